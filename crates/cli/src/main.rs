@@ -1,0 +1,2 @@
+//! The `anymlx` program.
+fn main() {}

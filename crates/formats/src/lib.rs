@@ -1,0 +1,15 @@
+//! File formats and weight layouts as pure functions of bytes.
+//!
+//! Nothing here opens a file, allocates device memory or knows a device: callers bring the bytes
+//! (usually a memory map) and get back descriptions that point into them.
+//!
+//! * [`gguf`] reads and writes GGUF files.
+//! * [`quant`] describes block-quantised layouts and holds their reference conversions.
+//! * [`DType`] names the plain element types that buffers hold.
+
+mod dtype;
+mod error;
+pub mod gguf;
+
+pub use dtype::DType;
+pub use error::FormatError;
