@@ -1,0 +1,190 @@
+//! Recorded commands in the form in which the team runs them.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use super::{
+    kernel::{CpuKernel, HostRange, Invocation},
+    team::{Barrier, Task},
+};
+
+/// What one command does.
+#[derive(Debug)]
+pub(crate) enum Action {
+    Kernel { kernel: CpuKernel, bindings: Box<[HostRange]>, params: Box<[u8]> },
+    Copy { from: HostRange, to: HostRange },
+    Fill { to: HostRange, value: u8 },
+}
+
+/// One command and its partition.
+#[derive(Debug)]
+pub(crate) struct Command {
+    pub(crate) label: Box<str>,
+    pub(crate) action: Action,
+    pub(crate) items: usize,
+    pub(crate) items_per_chunk: usize,
+    /// Thread time spent, while profiling.
+    pub(crate) nanoseconds: AtomicU64,
+}
+
+impl Command {
+    fn chunks(&self) -> usize {
+        self.items.div_ceil(self.items_per_chunk)
+    }
+
+    fn run_chunk(&self, chunk: usize) -> Result<(), String> {
+        let start = chunk * self.items_per_chunk;
+        let items = start..(start + self.items_per_chunk).min(self.items);
+        match &self.action {
+            Action::Kernel { kernel, bindings, params } => {
+                let invocation = Invocation { bindings, params, items, total_items: self.items };
+                match catch_unwind(AssertUnwindSafe(|| kernel.run(&invocation))) {
+                    Ok(Ok(())) => Ok(()),
+                    Ok(Err(fault)) => Err(format!("kernel `{}`: {}", self.label, fault.0)),
+                    Err(panic) => Err(format!("kernel `{}` panicked: {}", self.label, panic_text(&*panic))),
+                }
+            }
+            // SAFETY: both ranges are valid for the submission and disjoint, and the items of a copy
+            // are its bytes.
+            Action::Copy { from, to } => unsafe {
+                std::ptr::copy_nonoverlapping(from.start.add(items.start), to.start.add(items.start), items.len());
+                Ok(())
+            },
+            // SAFETY: as above.
+            Action::Fill { to, value } => unsafe {
+                std::ptr::write_bytes(to.start.add(items.start), *value, items.len());
+                Ok(())
+            },
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        text
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text
+    } else {
+        "no message"
+    }
+}
+
+/// Commands between two meetings of the team.
+#[derive(Debug)]
+struct Segment {
+    first: usize,
+    last: usize,
+    chunks: usize,
+    /// One thread runs all commands in order: they depend on each other and are too small to share.
+    serial: bool,
+    next: AtomicUsize,
+}
+
+/// A list of commands, ready to run any number of times.
+#[derive(Debug)]
+pub struct Program {
+    pub(crate) label: Box<str>,
+    pub(crate) commands: Vec<Command>,
+    segments: Vec<Segment>,
+    failed: AtomicBool,
+    failure: Mutex<Option<String>>,
+    profiling: AtomicBool,
+}
+
+impl Program {
+    /// Cuts `commands` at `barriers` (indices of the first command after each barrier).
+    pub(crate) fn new(label: &str, commands: Vec<Command>, barriers: &[usize]) -> Self {
+        let mut segments: Vec<Segment> = Vec::new();
+        let mut first = 0;
+        for last in barriers.iter().copied().chain([commands.len()]) {
+            if last == first {
+                continue;
+            }
+            let chunks: usize = commands[first..last].iter().map(Command::chunks).sum();
+            match segments.last_mut() {
+                Some(previous) if chunks <= 1 && previous.serial => previous.last = last,
+                _ => segments.push(Segment { first, last, chunks, serial: chunks <= 1, next: AtomicUsize::new(0) }),
+            }
+            first = last;
+        }
+        Self {
+            label: label.into(),
+            commands,
+            segments,
+            failed: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            profiling: AtomicBool::new(false),
+        }
+    }
+
+    /// Forgets the outcome of the last run.
+    pub(crate) fn prepare(&self, profiling: bool) {
+        self.profiling.store(profiling, Ordering::Relaxed);
+        self.failed.store(false, Ordering::Relaxed);
+        *self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = None;
+    }
+
+    /// The first failure of the last run.
+    pub(crate) fn take_failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
+    }
+
+    fn run_chunk(&self, command: &Command, chunk: usize) {
+        if self.failed.load(Ordering::Relaxed) {
+            return;
+        }
+        let started = self.profiling.load(Ordering::Relaxed).then(Instant::now);
+        if let Err(message) = command.run_chunk(chunk) {
+            self.failed.store(true, Ordering::Relaxed);
+            self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(message);
+        }
+        if let Some(started) = started {
+            command.nanoseconds.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn run_segment(&self, segment: &Segment) {
+        let commands = &self.commands[segment.first..segment.last];
+        if segment.serial {
+            if segment.next.fetch_add(1, Ordering::Relaxed) == 0 {
+                for command in commands {
+                    (0..command.chunks()).for_each(|chunk| self.run_chunk(command, chunk));
+                }
+            }
+            return;
+        }
+        loop {
+            let mut chunk = segment.next.fetch_add(1, Ordering::Relaxed);
+            if chunk >= segment.chunks {
+                return;
+            }
+            for command in commands {
+                let chunks = command.chunks();
+                if chunk < chunks {
+                    self.run_chunk(command, chunk);
+                    break;
+                }
+                chunk -= chunks;
+            }
+        }
+    }
+}
+
+impl Task for Program {
+    fn work(&self, member: usize, barrier: &Barrier) {
+        for segment in &self.segments {
+            self.run_segment(segment);
+            barrier.wait();
+            if member == 0 {
+                // Everyone has left the segment; the next run finds it fresh.
+                segment.next.store(0, Ordering::Relaxed);
+            }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Handles to memory, and host access to it that cannot race with the device.
+
+use std::{ops::Range, ptr::NonNull};
+
+use crate::{
+    Context, HalError, Residency, Result,
+    backend::{Buffer as _, StorageMode},
+    context::Core,
+    memory::{Memory, MirrorUse},
+    sync::Arc,
+    usage::HostAccess,
+};
+
+#[derive(Debug)]
+struct Shared {
+    memory: Arc<Memory>,
+    residency: Residency,
+    core: Arc<Core>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if self.residency == Residency::Join {
+            let completed = self.core.ledger.completed();
+            self.core.residency.remove(&self.core.device, &self.memory, completed);
+        }
+    }
+}
+
+/// Memory of a device; clones are handles to the same memory.
+///
+/// When the last handle is gone the memory leaves its residency set and is freed once every
+/// submission that uses it has completed.
+#[derive(Debug, Clone)]
+pub struct Storage {
+    shared: Arc<Shared>,
+}
+
+impl Storage {
+    pub(crate) fn new(core: &Arc<Core>, memory: Memory, residency: Residency) -> Result<Self> {
+        if residency == Residency::Join {
+            core.residency.add(&core.device, &memory)?;
+        }
+        Ok(Self { shared: Arc::new(Shared { memory: Arc::new(memory), residency, core: Arc::clone(core) }) })
+    }
+
+    pub(crate) fn memory(&self) -> &Arc<Memory> {
+        &self.shared.memory
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.shared.core
+    }
+
+    /// The device that owns the memory.
+    pub fn context(&self) -> Context {
+        Context { core: Arc::clone(&self.shared.core) }
+    }
+
+    /// Bytes of the whole allocation.
+    pub fn byte_len(&self) -> u64 {
+        self.shared.memory.buffer.byte_len()
+    }
+
+    /// Address in the device's address space.
+    pub fn address(&self) -> u64 {
+        self.shared.memory.buffer.address()
+    }
+
+    /// Who can see the memory.
+    pub fn mode(&self) -> StorageMode {
+        self.shared.memory.mode
+    }
+
+    /// True when nothing may write the memory.
+    pub fn read_only(&self) -> bool {
+        self.shared.memory.buffer.read_only()
+    }
+
+    /// True when the allocation joined the residency set when it was made.
+    pub fn is_resident(&self) -> bool {
+        self.shared.residency == Residency::Join
+    }
+
+    /// Handles that exist, recorded but uncommitted commands included.
+    pub fn handle_count(&self) -> usize {
+        Arc::strong_count(&self.shared)
+    }
+
+    /// True when both are handles of the same memory.
+    pub fn same_storage(&self, other: &Storage) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// True when no unfinished submission uses the memory.
+    pub fn is_idle(&self) -> bool {
+        self.shared.memory.usage.last_use() <= self.shared.core.ledger.completed()
+    }
+
+    /// Where the host sees the whole allocation; `None` where it cannot.
+    ///
+    /// Without unified memory this is the host mirror as it stands.
+    pub fn host_base(&self) -> Option<NonNull<u8>> {
+        let memory = &self.shared.memory;
+        memory.host_view(&self.shared.core.device, "contents_ptr", &(0..0), MirrorUse::Read).ok()
+    }
+
+    fn check_range(&self, operation: &'static str, range: &Range<u64>) -> Result<()> {
+        if range.start <= range.end && range.end <= self.byte_len() {
+            return Ok(());
+        }
+        let message = format!("bytes {}..{} of an allocation of {} bytes", range.start, range.end, self.byte_len());
+        Err(HalError::InvalidUse { operation, message })
+    }
+
+    /// Where the host sees `range` now, checked once and not held: the caller's borrow of a handle
+    /// is all that keeps later work away. [`Self::lock_host`] is the sound form.
+    ///
+    /// # Errors
+    /// `NotHostVisible`, `ReadOnly`, `InFlight`, `Locked`, `Poisoned`.
+    pub fn peek_host(&self, operation: &'static str, range: Range<u64>, access: HostAccess) -> Result<NonNull<u8>> {
+        self.check_range(operation, &range)?;
+        let purpose = self.host_purpose(operation, access)?;
+        let (memory, core) = (&self.shared.memory, &self.shared.core);
+        memory.usage.check_host(operation, &range, access, core.ledger.completed())?;
+        let start = memory.host_view(&core.device, operation, &range, purpose)?;
+        if access == HostAccess::Write {
+            memory.usage.heal(&range);
+        }
+        // SAFETY: the range is inside the allocation.
+        Ok(unsafe { start.add(range.start as usize) })
+    }
+
+    /// Holds `range` for the host: as long as the lock lives, submitting work that conflicts is an
+    /// error. Taking a write lock counts as writing the whole range.
+    ///
+    /// # Errors
+    /// `NotHostVisible`, `ReadOnly`, `InFlight`, `Locked`, `Poisoned` (reading).
+    pub fn lock_host(&self, operation: &'static str, range: Range<u64>, access: HostAccess) -> Result<HostLock> {
+        self.check_range(operation, &range)?;
+        let purpose = self.host_purpose(operation, access)?;
+        let (memory, core) = (&self.shared.memory, &self.shared.core);
+        memory.usage.lock_host(operation, &range, access, core.ledger.completed())?;
+        // From here on the range is given back when `held` is dropped, also on an error.
+        let mut held = HostLock { storage: self.clone(), range: range.clone(), access, start: NonNull::dangling() };
+        let start = memory.host_view(&core.device, operation, &range, purpose)?;
+        if access == HostAccess::Write {
+            memory.usage.heal(&range);
+        }
+        // SAFETY: the range is inside the allocation.
+        held.start = unsafe { start.add(range.start as usize) };
+        Ok(held)
+    }
+
+    fn host_purpose(&self, operation: &'static str, access: HostAccess) -> Result<MirrorUse> {
+        if self.mode() == StorageMode::Private {
+            return Err(HalError::NotHostVisible { operation });
+        }
+        match access {
+            HostAccess::Read => Ok(MirrorUse::Read),
+            HostAccess::Write if self.read_only() => Err(HalError::ReadOnly { operation }),
+            HostAccess::Write => Ok(MirrorUse::Write),
+        }
+    }
+
+    /// Copies bytes to the host, whatever the storage mode.
+    ///
+    /// # Errors
+    /// `InvalidUse` for a range outside the allocation, `InFlight`, `Locked`, `Poisoned`.
+    pub fn read_bytes(&self, offset: u64, to: &mut [u8]) -> Result<()> {
+        const OPERATION: &str = "read";
+        let range = offset..offset.saturating_add(to.len() as u64);
+        self.check_range(OPERATION, &range)?;
+        let (memory, core) = (&self.shared.memory, &self.shared.core);
+        memory.usage.lock_host(OPERATION, &range, HostAccess::Read, core.ledger.completed())?;
+        let result = memory.read(&core.device, offset, to);
+        memory.usage.unlock_host(&range, HostAccess::Read);
+        result
+    }
+
+    /// Copies bytes from the host, whatever the storage mode.
+    ///
+    /// # Errors
+    /// `InvalidUse` for a range outside the allocation, `ReadOnly`, `InFlight`, `Locked`.
+    pub fn write_bytes(&self, offset: u64, from: &[u8]) -> Result<()> {
+        const OPERATION: &str = "write";
+        let range = offset..offset.saturating_add(from.len() as u64);
+        self.check_range(OPERATION, &range)?;
+        if self.read_only() {
+            return Err(HalError::ReadOnly { operation: OPERATION });
+        }
+        let (memory, core) = (&self.shared.memory, &self.shared.core);
+        memory.usage.lock_host(OPERATION, &range, HostAccess::Write, core.ledger.completed())?;
+        let result = memory.write(&core.device, offset, from);
+        if result.is_ok() {
+            memory.usage.heal(&range);
+        }
+        memory.usage.unlock_host(&range, HostAccess::Write);
+        result
+    }
+}
+
+/// A range held for the host.
+#[derive(Debug)]
+pub struct HostLock {
+    storage: Storage,
+    range: Range<u64>,
+    access: HostAccess,
+    start: NonNull<u8>,
+}
+
+// SAFETY: the lock grants access to bytes that no other lock or submission conflicts with; which
+// thread uses it does not matter.
+unsafe impl Send for HostLock {}
+// SAFETY: as above; shared use only reads the fields.
+unsafe impl Sync for HostLock {}
+
+impl HostLock {
+    /// The first byte held.
+    pub fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    /// Bytes held.
+    pub fn byte_len(&self) -> usize {
+        (self.range.end - self.range.start) as usize
+    }
+}
+
+impl Drop for HostLock {
+    fn drop(&mut self) {
+        self.storage.shared.memory.usage.unlock_host(&self.range, self.access);
+    }
+}
