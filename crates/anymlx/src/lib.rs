@@ -1,1 +1,35 @@
-//! anymlx
+//! Typed GPU buffers, a command encoder that derives its own barriers, and quantised kernels: the
+//! same program on Apple Metal, NVIDIA CUDA and plain CPUs.
+//!
+//! * [`MlxDevice`] opens a device, allocates and maps memory.
+//! * [`MlxBuffer`] is dtype and shape over shared memory; views and clones copy nothing.
+//! * [`CommandEncoder`] records work; [`CommandGraph`] replays it.
+//! * [`ops`] are the operations of transformer models.
+
+mod buffer;
+mod cpu_level;
+mod device;
+mod encoder;
+pub mod env;
+mod error;
+mod guard;
+pub mod ops;
+mod pool;
+mod raw;
+mod registry;
+
+pub use anymlx_formats::{DType, FormatError, quant::{QuantType, TensorType}};
+pub use anymlx_hal::{
+    BackendKind, CpuKernel, DeviceInfo, Invocation, Kernel, KernelFault, KernelResult, KernelSource, Launch, Owner,
+    PoolStats, ResidencyStats, StorageMode, Timing, WholeArguments,
+    trace::{TraceLog, TraceOptions},
+};
+pub use buffer::MlxBuffer;
+pub use cpu_level::CpuLevel;
+pub use device::{CpuDeviceOptions, DeviceSelector, MlxDevice};
+pub use encoder::{Binding, CommandEncoder, CommandGraph, Submission, read, read_write, write};
+pub use error::{MlxError, Result};
+pub use guard::{ReadGuard, WriteGuard};
+pub use pool::MlxBufferPool;
+pub use raw::RawBuffer;
+pub use registry::{KernelKey, KernelRegistry};

@@ -87,22 +87,22 @@ macro_rules! backends {
                 match self { $(Device::$variant(device) => device.compile(source).map(Kernel::$variant)),* }
             }
 
-            fn encoder(&self, label: &str) -> Result<Encoder> {
-                match self { $(Device::$variant(device) => device.encoder(label).map(Encoder::$variant)),* }
+            fn encoder(&self) -> Result<Encoder> {
+                match self { $(Device::$variant(device) => device.encoder().map(Encoder::$variant)),* }
             }
 
-            fn submit(&self, encoder: Encoder) -> Result<Pending> {
+            fn submit(&self, encoder: Encoder, label: &str) -> Result<Pending> {
                 match (self, encoder) {
-                    $((Device::$variant(device), Encoder::$variant(encoder)) => device.submit(encoder).map(Pending::$variant),)*
+                    $((Device::$variant(device), Encoder::$variant(encoder)) => device.submit(encoder, label).map(Pending::$variant),)*
                     #[allow(unreachable_patterns)]
                     _ => Err(mismatch("submit")),
                 }
             }
 
-            fn instantiate(&self, encoder: Encoder) -> Result<Graph> {
+            fn instantiate(&self, encoder: Encoder, label: &str) -> Result<Graph> {
                 match (self, encoder) {
                     $((Device::$variant(device), Encoder::$variant(encoder)) => {
-                        device.instantiate(encoder).map(|graph| Graph::$variant(Arc::new(graph)))
+                        device.instantiate(encoder, label).map(|graph| Graph::$variant(Arc::new(graph)))
                     })*
                     #[allow(unreachable_patterns)]
                     _ => Err(mismatch("instantiate")),

@@ -189,13 +189,13 @@ pub trait Device: Debug + Send + Sync + 'static {
     fn compile(&self, source: &KernelSource<'_>) -> Result<<Self::B as Backend>::Kernel>;
 
     /// Starts to record commands.
-    fn encoder(&self, label: &str) -> Result<<Self::B as Backend>::Encoder>;
+    fn encoder(&self) -> Result<<Self::B as Backend>::Encoder>;
 
     /// Hands recorded commands to the device.
-    fn submit(&self, encoder: <Self::B as Backend>::Encoder) -> Result<<Self::B as Backend>::Pending>;
+    fn submit(&self, encoder: <Self::B as Backend>::Encoder, label: &str) -> Result<<Self::B as Backend>::Pending>;
 
     /// Prepares recorded commands to run many times.
-    fn instantiate(&self, encoder: <Self::B as Backend>::Encoder) -> Result<<Self::B as Backend>::Graph>;
+    fn instantiate(&self, encoder: <Self::B as Backend>::Encoder, label: &str) -> Result<<Self::B as Backend>::Graph>;
 
     /// Runs prepared commands once.
     fn replay(&self, graph: &Arc<<Self::B as Backend>::Graph>) -> Result<<Self::B as Backend>::Pending>;

@@ -80,11 +80,16 @@ impl Recorder {
         Ok(Self {
             context: context.clone(),
             label: label.into(),
-            encoder: Some(context.core.device.encoder(label)?),
+            encoder: Some(context.core.device.encoder()?),
             hazards: HazardTracker::new(),
             uses: Uses::default(),
             depth: 0,
         })
+    }
+
+    /// Changes the label under which the commands are submitted.
+    pub fn set_label(&mut self, label: &str) {
+        self.label = label.into();
     }
 
     /// The device.
@@ -239,7 +244,7 @@ impl Recorder {
         let (_handles, uses) = uses.finish();
         let core = &self.context.core;
         core.residency.flush(&core.device, core.ledger.completed())?;
-        let ticket = core.ledger.submit(&core.device, &self.label, &uses, || core.device.submit(encoder))?;
+        let ticket = core.ledger.submit(&core.device, &self.label, &uses, || core.device.submit(encoder, &self.label))?;
         Ok(self.context.submission(ticket, &self.label))
     }
 
@@ -250,7 +255,7 @@ impl Recorder {
     pub fn finish(&mut self) -> Result<Graph> {
         let (encoder, uses) = self.take("record")?;
         let (storages, uses) = uses.finish();
-        let graph = Arc::new(self.context.core.device.instantiate(encoder)?);
+        let graph = Arc::new(self.context.core.device.instantiate(encoder, &self.label)?);
         Ok(Graph { label: Arc::clone(&self.label), graph, uses, device: self.context.key(), _storages: storages })
     }
 }

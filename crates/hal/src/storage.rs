@@ -7,20 +7,20 @@ use crate::{
     backend::{Buffer as _, StorageMode},
     context::Core,
     memory::{Memory, MirrorUse},
-    sync::Arc,
+    sync::{Arc, AtomicBool, Ordering},
     usage::HostAccess,
 };
 
 #[derive(Debug)]
 struct Shared {
     memory: Arc<Memory>,
-    residency: Residency,
+    resident: AtomicBool,
     core: Arc<Core>,
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if self.residency == Residency::Join {
+        if self.resident.load(Ordering::Relaxed) {
             let completed = self.core.ledger.completed();
             self.core.residency.remove(&self.core.device, &self.memory, completed);
         }
@@ -38,10 +38,27 @@ pub struct Storage {
 
 impl Storage {
     pub(crate) fn new(core: &Arc<Core>, memory: Memory, residency: Residency) -> Result<Self> {
+        let shared = Shared { memory: Arc::new(memory), resident: AtomicBool::new(false), core: Arc::clone(core) };
+        let storage = Self { shared: Arc::new(shared) };
         if residency == Residency::Join {
-            core.residency.add(&core.device, &memory)?;
+            storage.make_resident()?;
         }
-        Ok(Self { shared: Arc::new(Shared { memory: Arc::new(memory), residency, core: Arc::clone(core) }) })
+        Ok(storage)
+    }
+
+    /// Joins the residency set, if it has not already; the last handle's drop removes it again.
+    ///
+    /// # Errors
+    /// `Residency` when the system refuses.
+    pub fn make_resident(&self) -> Result<()> {
+        let shared = &self.shared;
+        if !shared.resident.swap(true, Ordering::Relaxed)
+            && let Err(error) = shared.core.residency.add(&shared.core.device, &shared.memory)
+        {
+            shared.resident.store(false, Ordering::Relaxed);
+            return Err(error);
+        }
+        Ok(())
     }
 
     pub(crate) fn memory(&self) -> &Arc<Memory> {
@@ -77,9 +94,9 @@ impl Storage {
         self.shared.memory.buffer.read_only()
     }
 
-    /// True when the allocation joined the residency set when it was made.
+    /// True when the allocation has joined the residency set.
     pub fn is_resident(&self) -> bool {
-        self.shared.residency == Residency::Join
+        self.shared.resident.load(Ordering::Relaxed)
     }
 
     /// Handles that exist, recorded but uncommitted commands included.

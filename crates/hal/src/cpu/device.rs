@@ -176,16 +176,16 @@ impl DeviceTrait for Device {
         })
     }
 
-    fn encoder(&self, label: &str) -> Result<Encoder> {
-        Ok(Encoder::new(label))
+    fn encoder(&self) -> Result<Encoder> {
+        Ok(Encoder::default())
     }
 
-    fn submit(&self, encoder: Encoder) -> Result<Pending> {
-        Ok(self.queue.push(Arc::new(encoder.finish()), self.take_injected()))
+    fn submit(&self, encoder: Encoder, label: &str) -> Result<Pending> {
+        Ok(self.queue.push(Arc::new(encoder.finish(label)), self.take_injected()))
     }
 
-    fn instantiate(&self, encoder: Encoder) -> Result<Program> {
-        Ok(encoder.finish())
+    fn instantiate(&self, encoder: Encoder, label: &str) -> Result<Program> {
+        Ok(encoder.finish(label))
     }
 
     fn replay(&self, graph: &Arc<Program>) -> Result<Pending> {

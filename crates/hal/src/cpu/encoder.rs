@@ -16,21 +16,16 @@ use crate::{
 const BYTES_PER_CHUNK: usize = 256 * 1024;
 
 /// Commands being recorded.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Encoder {
-    label: String,
     commands: Vec<Command>,
     barriers: Vec<usize>,
     groups: Vec<String>,
 }
 
 impl Encoder {
-    pub(super) fn new(label: &str) -> Self {
-        Self { label: label.to_owned(), commands: Vec::new(), barriers: Vec::new(), groups: Vec::new() }
-    }
-
-    pub(super) fn finish(self) -> Program {
-        Program::new(&self.label, self.commands, &self.barriers)
+    pub(super) fn finish(self, label: &str) -> Program {
+        Program::new(label, self.commands, &self.barriers)
     }
 
     fn push(&mut self, label: &str, action: Action, items: usize, items_per_chunk: usize) {

@@ -150,21 +150,21 @@ impl DeviceTrait for Device {
         self.inner.compile(source)
     }
 
-    fn encoder(&self, label: &str) -> Result<Encoder> {
-        self.log.line(format_args!("encode {label:?}"));
-        Ok(Encoder { inner: self.inner.encoder(label)?, label: label.to_owned(), log: self.log.clone() })
+    fn encoder(&self) -> Result<Encoder> {
+        self.log.line(format_args!("encode"));
+        Ok(Encoder { inner: self.inner.encoder()?, log: self.log.clone() })
     }
 
-    fn submit(&self, encoder: Encoder) -> Result<Pending> {
-        self.log.line(format_args!("submit {:?}", encoder.label));
-        let inner = self.inner.submit(encoder.inner)?;
-        Ok(Pending { inner, label: encoder.label, log: self.log.clone() })
+    fn submit(&self, encoder: Encoder, label: &str) -> Result<Pending> {
+        self.log.line(format_args!("submit {label:?}"));
+        let inner = self.inner.submit(encoder.inner, label)?;
+        Ok(Pending { inner, label: label.to_owned(), log: self.log.clone() })
     }
 
-    fn instantiate(&self, encoder: Encoder) -> Result<Graph> {
+    fn instantiate(&self, encoder: Encoder, label: &str) -> Result<Graph> {
         let number = self.graphs.fetch_add(1, Ordering::Relaxed) + 1;
-        self.log.line(format_args!("graph g{number} {:?}", encoder.label));
-        Ok(Graph { inner: Arc::new(self.inner.instantiate(encoder.inner)?), number, label: encoder.label })
+        self.log.line(format_args!("graph g{number} {label:?}"));
+        Ok(Graph { inner: Arc::new(self.inner.instantiate(encoder.inner, label)?), number, label: label.to_owned() })
     }
 
     fn replay(&self, graph: &Arc<Graph>) -> Result<Pending> {

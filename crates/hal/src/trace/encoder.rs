@@ -13,7 +13,6 @@ use crate::{
 #[derive(Debug)]
 pub struct Encoder {
     pub(super) inner: cpu::Encoder,
-    pub(super) label: String,
     pub(super) log: TraceLog,
 }
 

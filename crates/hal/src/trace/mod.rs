@@ -11,7 +11,7 @@
 //! | `free b1` | the memory is gone |
 //! | `resident+ b1`, `resident- b1`, `resident commit` | residency, staged and committed |
 //! | `upload b1[0..64]`, `download b1[0..64]` | host transfers, without unified memory |
-//! | `encode "label"` | an encoder starts |
+//! | `encode` | an encoder starts |
 //! | `dispatch rms_norm b1[0..64] b2[0..8] items=1 grid=7x1x1x32` | one kernel |
 //! | `copy b1[0..8] b2[8..16]`, `fill b1[0..8] 0` | transfers on the device |
 //! | `barrier`, `push "label"`, `pop` | order and labels |

@@ -1,0 +1,71 @@
+//! Memory from outside, and memory for foreign code.
+
+use std::{ffi::c_void, fmt};
+
+use anymlx_hal::{Context, ForeignMemory, Owner, Storage};
+
+use crate::{MlxDevice, MlxError, Result};
+
+/// Memory under a buffer, for passing to and from foreign code.
+///
+/// Made from memory that someone else owns by [`RawBuffer::from_host`] (on other backends by their
+/// native objects), or lent out by [`crate::MlxBuffer::raw`].
+#[derive(Clone)]
+pub struct RawBuffer {
+    pub(crate) storage: Storage,
+}
+
+impl fmt::Debug for RawBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RawBuffer({} bytes at {:#x})", self.byte_len(), self.address())
+    }
+}
+
+impl RawBuffer {
+    /// Wraps host memory for a device that shares memory with the host.
+    ///
+    /// `owner` is kept until the last handle and submission that use the memory are gone; without
+    /// one the caller keeps the memory alive for that long.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a null pointer, 0 bytes, or a device without unified memory.
+    ///
+    /// # Safety
+    /// * `start .. start + byte_len` is valid for reads and writes as long as said above.
+    /// * Nobody else accesses these bytes in conflict with the commands and guards that use them.
+    pub unsafe fn from_host(
+        device: &MlxDevice,
+        start: *mut c_void,
+        byte_len: usize,
+        owner: Option<Box<dyn Owner>>,
+    ) -> Result<Self> {
+        if start.is_null() || byte_len == 0 {
+            return Err(MlxError::invalid("from_host", format_args!("{byte_len} bytes at {start:p}")));
+        }
+        if !device.info().unified {
+            let message = "the device does not share memory with the host; allocate and copy_from_slice";
+            return Err(MlxError::invalid("from_host", message));
+        }
+        let memory =
+            ForeignMemory { address: start.addr() as u64, byte_len: byte_len as u64, read_only: false, owner };
+        start.expose_provenance();
+        // SAFETY: the caller's promise, passed on.
+        let storage = unsafe { device.context().import(memory) }?;
+        Ok(Self { storage })
+    }
+
+    /// Bytes.
+    pub fn byte_len(&self) -> u64 {
+        self.storage.byte_len()
+    }
+
+    /// Address in the device's address space: a CUDA device pointer, a Metal GPU address, a host address.
+    pub fn address(&self) -> u64 {
+        self.storage.address()
+    }
+
+    /// The device that can use the memory.
+    pub(crate) fn context(&self) -> Context {
+        self.storage.context()
+    }
+}

@@ -1,0 +1,133 @@
+//! Kernels by name and by typed key.
+
+use std::{
+    collections::HashMap,
+    sync::{RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use anymlx_formats::quant::TensorType;
+use anymlx_hal::{Context, CpuKernel, Kernel, KernelSource};
+
+use crate::{MlxError, Result};
+
+/// Names a built-in kernel: the one place where its name is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KernelKey {
+    /// Operation: the name of its folder.
+    pub operation: &'static str,
+    /// What the kernel chiefly reads.
+    pub element: TensorType,
+    /// Empty, or what sets it apart from other kernels of the operation.
+    pub variant: &'static str,
+}
+
+impl KernelKey {
+    /// Entry point: `operation_element` or `operation_element_variant`, in lower case.
+    pub fn name(&self) -> String {
+        let element = self.element.name().to_ascii_lowercase();
+        match self.variant {
+            "" => format!("{}_{element}", self.operation),
+            variant => format!("{}_{element}_{variant}", self.operation),
+        }
+    }
+}
+
+/// A built-in kernel: its key and its texts.
+#[derive(Debug, Clone)]
+pub(crate) struct BuiltIn {
+    pub(crate) key: KernelKey,
+    /// The portable text; empty where there is none.
+    pub(crate) gpu: &'static str,
+    pub(crate) cpu: CpuKernel,
+}
+
+struct Registered {
+    gpu: String,
+    cpu: Option<CpuKernel>,
+    compiled: Option<Kernel>,
+}
+
+/// The kernels of one device, shareable across threads. Each is compiled on first use.
+pub struct KernelRegistry {
+    context: Context,
+    built_in: RwLock<HashMap<KernelKey, Kernel>>,
+    registered: RwLock<HashMap<String, Registered>>,
+}
+
+fn reading<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn writing<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl KernelRegistry {
+    pub(crate) fn new(context: Context) -> Self {
+        Self { context, built_in: RwLock::default(), registered: RwLock::default() }
+    }
+
+    /// Adds a kernel of one's own under `source.name`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an empty name or a name that is taken.
+    pub fn register(&self, source: KernelSource<'_>) -> Result<()> {
+        if source.name.is_empty() {
+            return Err(MlxError::invalid("register kernel", "the name is empty"));
+        }
+        let mut registered = writing(&self.registered);
+        if registered.contains_key(source.name) {
+            return Err(MlxError::invalid("register kernel", format_args!("`{}` is registered already", source.name)));
+        }
+        let entry = Registered { gpu: source.gpu.to_owned(), cpu: source.cpu, compiled: None };
+        registered.insert(source.name.to_owned(), entry);
+        Ok(())
+    }
+
+    /// A registered kernel, compiled.
+    ///
+    /// # Errors
+    /// `KernelNotFound` with the nearest registered name; `ShaderCompilationError`.
+    pub fn get(&self, name: &str) -> Result<Kernel> {
+        let mut registered = writing(&self.registered);
+        let Some(entry) = registered.get_mut(name) else {
+            let names = registered.keys().map(String::as_str);
+            let nearest = nearest_name(name, names).map(str::to_owned);
+            return Err(MlxError::KernelNotFound { name: name.to_owned(), nearest });
+        };
+        if let Some(kernel) = &entry.compiled {
+            return Ok(kernel.clone());
+        }
+        let kernel = self.context.compile(&KernelSource { name, gpu: &entry.gpu, cpu: entry.cpu.clone() })?;
+        entry.compiled = Some(kernel.clone());
+        Ok(kernel)
+    }
+
+    /// A built-in kernel, compiled.
+    pub(crate) fn built_in(&self, source: &BuiltIn) -> Result<Kernel> {
+        if let Some(kernel) = reading(&self.built_in).get(&source.key) {
+            return Ok(kernel.clone());
+        }
+        let name = source.key.name();
+        let kernel =
+            self.context.compile(&KernelSource { name: &name, gpu: source.gpu, cpu: Some(source.cpu.clone()) })?;
+        Ok(writing(&self.built_in).entry(source.key).or_insert(kernel).clone())
+    }
+
+    /// Names of the registered kernels, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = reading(&self.registered).keys().cloned().collect();
+        names.sort();
+        names
+    }
+}
+
+/// The candidate with the least edit distance, if it is near enough to be meant.
+pub(crate) fn nearest_name<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let allowed = name.len().div_ceil(3).max(2);
+    candidates
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
