@@ -10,6 +10,8 @@
 mod dtype;
 mod error;
 pub mod gguf;
+pub mod quant;
 
 pub use dtype::DType;
 pub use error::FormatError;
+pub use quant::{QuantType, TensorType};

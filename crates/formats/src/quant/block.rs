@@ -1,0 +1,47 @@
+//! What every quantised layout provides, and the loops over many blocks.
+
+use bytemuck::Pod;
+
+/// One block of a quantised layout, as it lies in a file.
+///
+/// Implementors have alignment 1: `bytemuck::cast_slice` from file bytes cannot fail on alignment.
+pub trait Block: Pod {
+    /// The block's elements: `[f32; N]`.
+    type Values: Pod;
+
+    /// Writes all elements.
+    fn dequantize(&self, values: &mut Self::Values);
+
+    /// The block that stores `values`. All of them are finite; a scale past the range of binary16 becomes infinite.
+    fn quantize(values: &Self::Values) -> Self;
+}
+
+/// Elements in one block.
+pub(super) const fn len_of<B: Block>() -> usize {
+    assert!(align_of::<B>() == 1, "blocks begin at any byte of a file");
+    size_of::<B::Values>() / size_of::<f32>()
+}
+
+pub(super) fn dequantize_all<B: Block>(bytes: &[u8], values: &mut [f32]) {
+    let blocks: &[B] = bytemuck::cast_slice(bytes);
+    let values: &mut [B::Values] = bytemuck::cast_slice_mut(values);
+    for (block, values) in blocks.iter().zip(values) {
+        block.dequantize(values);
+    }
+}
+
+/// `Err` is the index of the first block whose elements do not come back finite.
+pub(super) fn quantize_all<B: Block>(values: &[f32], bytes: &mut [u8]) -> Result<(), usize> {
+    let values: &[B::Values] = bytemuck::cast_slice(values);
+    let blocks: &mut [B] = bytemuck::cast_slice_mut(bytes);
+    let mut restored = <B::Values as bytemuck::Zeroable>::zeroed();
+    for (index, (block, values)) in blocks.iter_mut().zip(values).enumerate() {
+        *block = B::quantize(values);
+        block.dequantize(&mut restored);
+        let restored: &[f32] = bytemuck::cast_slice(std::slice::from_ref(&restored));
+        if !restored.iter().all(|value| value.is_finite()) {
+            return Err(index);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! Block-quantised layouts and their reference conversions.
+//!
+//! A quantised row is a sequence of blocks; a block holds [`QuantType::block_len`] consecutive elements in
+//! [`QuantType::block_bytes`] bytes. Each layout has one file here with its struct, its maths and both directions.
+//! Everything is scalar and exact: these conversions are what faster kernels are compared with.
+//!
+//! A new layout is a new file that implements [`Block`] and one row in the table of [`QuantType`].
+//!
+//! Layouts are those of ggml: <https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h>.
+
+mod affine;
+mod block;
+mod dense;
+mod fit;
+mod half_bytes;
+mod packing;
+mod q2_k;
+mod q3_k;
+mod q4_0;
+mod q4_1;
+mod q4_k;
+mod q5_0;
+mod q5_1;
+mod q5_k;
+mod q6_k;
+mod q8_0;
+mod symmetric;
+mod tensor_type;
+
+pub use block::Block;
+pub use half_bytes::HalfBytes;
+pub use packing::unpack_k4_scale_min;
+pub use q2_k::BlockQ2K;
+pub use q3_k::{BlockQ3K, unpack_q3_k_scales};
+pub use q4_0::BlockQ4_0;
+pub use q4_1::BlockQ4_1;
+pub use q4_k::BlockQ4K;
+pub use q5_0::BlockQ5_0;
+pub use q5_1::BlockQ5_1;
+pub use q5_k::BlockQ5K;
+pub use q6_k::BlockQ6K;
+pub use q8_0::BlockQ8_0;
+pub use tensor_type::{TensorType, ggml_type_name};
+
+use std::fmt;
+
+use crate::FormatError;
+
+/// Elements in a block of the `_K` layouts.
+pub const K_BLOCK_LEN: usize = 256;
+
+macro_rules! quant_types {
+    ($($(#[$doc:meta])* $name:ident = $id:literal, $block:ty;)*) => {
+        /// A block-quantised layout.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[allow(non_camel_case_types)]
+        #[non_exhaustive]
+        pub enum QuantType {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl QuantType {
+            /// Every layout, in order of its ggml number.
+            pub const ALL: &'static [QuantType] = &[$(QuantType::$name),*];
+
+            /// Elements in one block.
+            pub const fn block_len(self) -> usize {
+                match self { $(QuantType::$name => block::len_of::<$block>(),)* }
+            }
+
+            /// Bytes of one block.
+            pub const fn block_bytes(self) -> usize {
+                match self { $(QuantType::$name => size_of::<$block>(),)* }
+            }
+
+            /// Name as ggml spells it: `Q4_K`, ..
+            pub const fn name(self) -> &'static str {
+                match self { $(QuantType::$name => stringify!($name),)* }
+            }
+
+            /// Number of the type in ggml and GGUF.
+            pub const fn ggml_id(self) -> u32 {
+                match self { $(QuantType::$name => $id,)* }
+            }
+
+            /// The layout with this number in ggml and GGUF.
+            pub const fn from_ggml_id(id: u32) -> Option<QuantType> {
+                match id { $($id => Some(QuantType::$name),)* _ => None }
+            }
+        }
+
+        fn dequantize_blocks(quant: QuantType, bytes: &[u8], values: &mut [f32]) {
+            match quant { $(QuantType::$name => block::dequantize_all::<$block>(bytes, values),)* }
+        }
+
+        fn quantize_blocks(quant: QuantType, values: &[f32], bytes: &mut [u8]) -> Result<(), usize> {
+            match quant { $(QuantType::$name => block::quantize_all::<$block>(values, bytes),)* }
+        }
+    };
+}
+
+quant_types! {
+    /// 4 bits, scale per 32.
+    Q4_0 = 2, BlockQ4_0;
+    /// 4 bits, scale and minimum per 32.
+    Q4_1 = 3, BlockQ4_1;
+    /// 5 bits, scale per 32.
+    Q5_0 = 6, BlockQ5_0;
+    /// 5 bits, scale and minimum per 32.
+    Q5_1 = 7, BlockQ5_1;
+    /// 8 bits, scale per 32.
+    Q8_0 = 8, BlockQ8_0;
+    /// 2 bits; 4-bit scale and minimum per 16 in blocks of 256.
+    Q2_K = 10, BlockQ2K;
+    /// 3 bits; 6-bit scale per 16 in blocks of 256.
+    Q3_K = 11, BlockQ3K;
+    /// 4 bits; 6-bit scale and minimum per 32 in blocks of 256.
+    Q4_K = 12, BlockQ4K;
+    /// 5 bits; 6-bit scale and minimum per 32 in blocks of 256.
+    Q5_K = 13, BlockQ5K;
+    /// 6 bits; 8-bit scale per 16 in blocks of 256.
+    Q6_K = 14, BlockQ6K;
+}
+
+impl QuantType {
+    /// Bytes that `elements` consecutive elements take.
+    ///
+    /// # Errors
+    /// When `elements` is no multiple of the block length, or the bytes pass `u64`.
+    pub fn byte_len(self, elements: u64) -> Result<u64, FormatError> {
+        let block_len = self.block_len() as u64;
+        if !elements.is_multiple_of(block_len) {
+            return Err(FormatError::InvalidArgument {
+                operation: "byte length",
+                message: format!("{self}: {elements} elements given, a multiple of {block_len} is needed"),
+            });
+        }
+        (elements / block_len).checked_mul(self.block_bytes() as u64).ok_or_else(|| FormatError::InvalidArgument {
+            operation: "byte length",
+            message: format!("{self}: the bytes of {elements} elements pass 2^64"),
+        })
+    }
+}
+
+impl fmt::Display for QuantType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Converts stored elements to `f32`.
+///
+/// `bytes` holds exactly `values.len()` elements of `tensor_type`, at any alignment, little-endian. Quantised layouts
+/// give the bits that PyPI `gguf`'s `quants.dequantize` gives; `f64` and integers are rounded to the nearest `f32`.
+///
+/// # Errors
+/// When the two lengths do not agree, or `values.len()` is no multiple of the block length.
+pub fn dequantize(tensor_type: impl Into<TensorType>, bytes: &[u8], values: &mut [f32]) -> Result<(), FormatError> {
+    let tensor_type = tensor_type.into();
+    check_lengths("dequantize", tensor_type, bytes.len(), values.len())?;
+    match tensor_type {
+        TensorType::Dense(dtype) => dense::decode(dtype, bytes, values),
+        TensorType::Quantized(quant) => {
+            dequantize_blocks(quant, bytes, values);
+            Ok(())
+        }
+    }
+}
+
+/// Converts `f32` to stored elements; the same input gives the same bytes on every machine.
+///
+/// The types with a block of 32 give the bytes of ggml's reference quantiser. The `_K` types search scales, minima and
+/// codes that keep the weighted squared error of each block small (see `affine.rs` and `symmetric.rs`).
+///
+/// # Errors
+/// When the lengths do not agree; for a dense integer type; for a block with a value that is infinite, not a number or too
+/// large for a 16-bit scale. (Dense floating-point types round such values as a cast does.)
+pub fn quantize(tensor_type: impl Into<TensorType>, values: &[f32], bytes: &mut [u8]) -> Result<(), FormatError> {
+    let tensor_type = tensor_type.into();
+    check_lengths("quantize", tensor_type, bytes.len(), values.len())?;
+    match tensor_type {
+        TensorType::Dense(dtype) => dense::encode(dtype, values, bytes),
+        TensorType::Quantized(quant) => {
+            if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+                return Err(FormatError::InvalidArgument {
+                    operation: "quantize",
+                    message: format!("{quant}: element {at} is {}, finite values are needed", values[at]),
+                });
+            }
+            quantize_blocks(quant, values, bytes).map_err(|block| {
+                let range = block * quant.block_len()..(block + 1) * quant.block_len();
+                let largest = values[range.clone()].iter().fold(0.0f32, |most, value| most.max(value.abs()));
+                FormatError::InvalidArgument {
+                    operation: "quantize",
+                    message: format!(
+                        "{quant}: elements {}..{} reach {largest}, their scale does not fit a 16-bit float",
+                        range.start, range.end
+                    ),
+                }
+            })
+        }
+    }
+}
+
+fn check_lengths(
+    operation: &'static str,
+    tensor_type: TensorType,
+    bytes: usize,
+    elements: usize,
+) -> Result<(), FormatError> {
+    let needed = tensor_type.byte_len(elements as u64)?;
+    if bytes as u64 != needed {
+        return Err(FormatError::InvalidArgument {
+            operation,
+            message: format!("{tensor_type}: {bytes} bytes given, {elements} elements need {needed} bytes"),
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! Quantiser of the `_K` layouts with scale only: `x ~ d s q` in groups of 16.
+
+use super::{HalfBytes, K_BLOCK_LEN, fit};
+
+const GROUP_LEN: usize = 16;
+
+/// Ranges of such a layout.
+#[derive(Clone, Copy)]
+pub(super) struct SymmetricRanges {
+    /// Codes `q` lie in `-code..code`.
+    pub code: i32,
+    /// Scales `s` lie in `-factor..factor`.
+    pub factor: i32,
+}
+
+/// A block before packing.
+#[derive(Clone)]
+pub(super) struct SymmetricBlock {
+    pub scale: HalfBytes,
+    pub scales: [i8; 16],
+    pub codes: [i8; K_BLOCK_LEN],
+}
+
+/// Searches a block with a small weighted squared error; large elements weigh more than small ones.
+///
+/// Each group is fitted alone; the groups' scales are then put on the block's lattice; last, block scale and group scales
+/// are improved in turn while the error falls.
+pub(super) fn quantize(values: &[f32; K_BLOCK_LEN], ranges: SymmetricRanges) -> SymmetricBlock {
+    let search = Search::new(values, ranges);
+    let mut scales = [0.0; 16];
+    let mut scale_weights = [0.0; 16];
+    for (group, (values, weights)) in search.groups().enumerate() {
+        let scale = fit::linear(values, weights, -ranges.code, ranges.code - 1);
+        scales[group] = scale;
+        // A group's error grows with `sum w q^2` in its scale.
+        scale_weights[group] =
+            values.iter().zip(weights).map(|(&x, w)| w * f64::from(search.code(x, scale)).powi(2)).sum();
+    }
+    let scale = half(fit::linear(&scales, &scale_weights, -ranges.factor, ranges.factor - 1));
+    let unit = f64::from(scale.to_f32());
+    let factors =
+        scales.map(|scale| if unit == 0.0 { 0 } else { fit::nearest(scale / unit, -ranges.factor, ranges.factor - 1) });
+    let (mut best, mut best_error) = search.assign(scale, factors);
+    for _ in 0..4 {
+        let (candidate, error) = search.assign(search.refit(&best), best.scales.map(i32::from));
+        if error.is_nan() || error >= best_error {
+            break;
+        }
+        (best, best_error) = (candidate, error);
+    }
+    best
+}
+
+fn half(value: f64) -> HalfBytes {
+    HalfBytes::from_f32(value as f32)
+}
+
+struct Search {
+    ranges: SymmetricRanges,
+    values: [f64; K_BLOCK_LEN],
+    weights: [f64; K_BLOCK_LEN],
+}
+
+impl Search {
+    fn new(values: &[f32; K_BLOCK_LEN], ranges: SymmetricRanges) -> Self {
+        let values = values.map(f64::from);
+        let mut weights = [0.0; K_BLOCK_LEN];
+        for (weights, values) in weights.chunks_mut(GROUP_LEN).zip(values.chunks(GROUP_LEN)) {
+            let mean_square = values.iter().map(|x| x * x).sum::<f64>() / values.len() as f64;
+            for (weight, x) in weights.iter_mut().zip(values) {
+                *weight = mean_square.sqrt() + x.abs();
+            }
+        }
+        Self { ranges, values, weights }
+    }
+
+    fn groups(&self) -> impl Iterator<Item = (&[f64], &[f64])> {
+        self.values.chunks(GROUP_LEN).zip(self.weights.chunks(GROUP_LEN))
+    }
+
+    fn code(&self, x: f64, scale: f64) -> i32 {
+        if scale == 0.0 { 0 } else { fit::nearest(x / scale, -self.ranges.code, self.ranges.code - 1) }
+    }
+
+    /// The best group scales next to `factors`, with the nearest codes; and the weighted squared error.
+    fn assign(&self, scale: HalfBytes, factors: [i32; 16]) -> (SymmetricBlock, f64) {
+        let mut block = SymmetricBlock { scale, scales: [0; 16], codes: [0; K_BLOCK_LEN] };
+        let unit = f64::from(scale.to_f32());
+        let mut total = 0.0;
+        for (group, (values, weights)) in self.groups().enumerate() {
+            let mut best_error = f64::INFINITY;
+            for factor in factors[group] - 1..=factors[group] + 1 {
+                if !(-self.ranges.factor..self.ranges.factor).contains(&factor) {
+                    continue;
+                }
+                let scale = unit * f64::from(factor);
+                let error: f64 = values
+                    .iter()
+                    .zip(weights)
+                    .map(|(&x, w)| w * (scale * f64::from(self.code(x, scale)) - x).powi(2))
+                    .sum();
+                if error < best_error {
+                    best_error = error;
+                    block.scales[group] = factor as i8;
+                }
+            }
+            total += best_error;
+            let scale = unit * f64::from(block.scales[group]);
+            for (code, &x) in block.codes[group * GROUP_LEN..].iter_mut().zip(values) {
+                *code = self.code(x, scale) as i8;
+            }
+        }
+        (block, total)
+    }
+
+    /// Least squares for the block scale at fixed group scales and codes.
+    fn refit(&self, block: &SymmetricBlock) -> HalfBytes {
+        let (mut aa, mut ax) = (0.0, 0.0);
+        for (i, (&x, &w)) in self.values.iter().zip(&self.weights).enumerate() {
+            let a = f64::from(block.scales[i / GROUP_LEN]) * f64::from(block.codes[i]);
+            aa += w * a * a;
+            ax += w * a * x;
+        }
+        if aa > 0.0 { half(ax / aa) } else { block.scale }
+    }
+}
