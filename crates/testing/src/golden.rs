@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::tolerance::{Limits, Tolerance};
+
 /// What a reference implementation computed for one model file.
 ///
 /// On disk a case `NAME` is `NAME.json` (everything but the logits), `NAME.logits` (little-endian `f32`,
@@ -26,8 +28,8 @@ pub struct Golden {
     pub logits: Vec<f32>,
     /// Standard deviation of all logits: the scale on which differences are small or large.
     pub logits_deviation: f64,
-    /// Largest difference between the recorded `f32` run and the same model run in `f64` by the same implementation: the
-    /// rounding noise in the record itself.
+    /// Largest difference between the recorded `f32` run and a run of the same implementation with `f64` parameters and
+    /// activations: the rounding noise in the record itself.
     pub logits_noise: f64,
     /// Greedy continuation of the input.
     pub continuation: Vec<u32>,
@@ -158,6 +160,12 @@ impl Golden {
     /// When `position` is not below the number of tokens.
     pub fn logits_at(&self, position: usize) -> &[f32] {
         &self.logits[position * self.vocabulary..(position + 1) * self.vocabulary]
+    }
+
+    /// Allows a difference of `share` standard deviations of the logits: how far an implementation may be depends on how it
+    /// rounds activations, which only the caller knows.
+    pub fn tolerance(&self, share: f64) -> Tolerance {
+        Tolerance::explicit(Limits { abs: share * self.logits_deviation, rel: 0.0 })
     }
 
     /// All logits as the reference side of a comparison.
