@@ -96,7 +96,8 @@ impl MlxBuffer {
         };
         let absolute = self.byte_offset + byte_offset;
         if !absolute.is_multiple_of(self.dtype.size_of() as u64) {
-            let message = format_args!("byte {absolute} of the allocation is not a multiple of {}", self.dtype.size_of());
+            let message =
+                format_args!("byte {absolute} of the allocation is not a multiple of {}", self.dtype.size_of());
             return Err(MlxError::invalid("slice_view", message));
         }
         Ok(Self::new(self.raw.clone(), self.dtype, vec![n_elements], absolute, bytes))
@@ -296,7 +297,8 @@ impl MlxBuffer {
     pub fn copy_from_slice<T: Pod>(&self, values: &[T]) -> Result<()> {
         let bytes: &[u8] = bytemuck::cast_slice(values);
         if bytes.len() as u64 > self.byte_len {
-            let message = format_args!("{} bytes given, the buffer {:?} has {}", bytes.len(), self.shape, self.byte_len);
+            let message =
+                format_args!("{} bytes given, the buffer {:?} has {}", bytes.len(), self.shape, self.byte_len);
             return Err(MlxError::invalid("copy_from_slice", message));
         }
         Ok(self.storage().write_bytes(self.byte_offset, bytes)?)

@@ -17,8 +17,12 @@ pub mod ops;
 mod pool;
 mod raw;
 mod registry;
+mod weight;
 
-pub use anymlx_formats::{DType, FormatError, quant::{QuantType, TensorType}};
+pub use anymlx_formats::{
+    DType, FormatError,
+    quant::{QuantType, TensorType},
+};
 pub use anymlx_hal::{
     BackendKind, CpuKernel, DeviceInfo, Invocation, Kernel, KernelFault, KernelResult, KernelSource, Launch, Owner,
     PoolStats, ResidencyStats, StorageMode, Timing, WholeArguments,
@@ -33,3 +37,4 @@ pub use guard::{ReadGuard, WriteGuard};
 pub use pool::MlxBufferPool;
 pub use raw::RawBuffer;
 pub use registry::{KernelKey, KernelRegistry};
+pub use weight::Weight;

@@ -30,13 +30,7 @@ impl MlxBufferPool {
     /// # Errors
     /// As [`MlxDevice::alloc_buffer`]; `InvalidArgument` for another device than the pool's;
     /// `BufferAllocationError` past the pool's limit.
-    pub fn alloc(
-        &mut self,
-        device: &MlxDevice,
-        byte_len: usize,
-        dtype: DType,
-        shape: Vec<usize>,
-    ) -> Result<MlxBuffer> {
+    pub fn alloc(&mut self, device: &MlxDevice, byte_len: usize, dtype: DType, shape: Vec<usize>) -> Result<MlxBuffer> {
         check_shape("pool alloc", byte_len, dtype, &shape)?;
         let storage = self.blocks.allocate(device.context(), byte_len as u64)?;
         Ok(MlxBuffer::new(RawBuffer { storage }, dtype, shape, 0, byte_len as u64))

@@ -46,8 +46,7 @@ impl RawBuffer {
             let message = "the device does not share memory with the host; allocate and copy_from_slice";
             return Err(MlxError::invalid("from_host", message));
         }
-        let memory =
-            ForeignMemory { address: start.addr() as u64, byte_len: byte_len as u64, read_only: false, owner };
+        let memory = ForeignMemory { address: start.addr() as u64, byte_len: byte_len as u64, read_only: false, owner };
         start.expose_provenance();
         // SAFETY: the caller's promise, passed on.
         let storage = unsafe { device.context().import(memory) }?;
