@@ -10,6 +10,7 @@
 mod dtype;
 mod error;
 pub mod gguf;
+mod nearest;
 pub mod quant;
 
 pub use dtype::DType;

@@ -1,8 +1,6 @@
 //! Typed key-value metadata.
 
-use std::collections::HashMap;
-
-use crate::FormatError;
+use crate::{FormatError, nearest};
 
 /// Many strings in one allocation.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -16,6 +14,11 @@ impl StringArray {
     /// An empty array.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty array with room for `strings` strings of `text_bytes` bytes together.
+    pub fn with_capacity(strings: usize, text_bytes: usize) -> Self {
+        Self { text: String::with_capacity(text_bytes), ends: Vec::with_capacity(strings) }
     }
 
     /// Appends one string.
@@ -158,6 +161,38 @@ impl Value {
     }
 }
 
+macro_rules! value_from {
+    ($($type:ty => |$value:ident| $result:expr;)*) => {$(
+        impl From<$type> for Value {
+            fn from($value: $type) -> Self {
+                $result
+            }
+        }
+    )*};
+}
+
+value_from! {
+    u8 => |v| Value::U8(v);
+    i8 => |v| Value::I8(v);
+    u16 => |v| Value::U16(v);
+    i16 => |v| Value::I16(v);
+    u32 => |v| Value::U32(v);
+    i32 => |v| Value::I32(v);
+    u64 => |v| Value::U64(v);
+    i64 => |v| Value::I64(v);
+    f32 => |v| Value::F32(v);
+    f64 => |v| Value::F64(v);
+    bool => |v| Value::Bool(v);
+    String => |v| Value::String(v);
+    &str => |v| Value::String(v.to_owned());
+    Array => |v| Value::Array(v);
+    StringArray => |v| Value::Array(Array::String(v));
+    Vec<u32> => |v| Value::Array(Array::U32(v));
+    Vec<i32> => |v| Value::Array(Array::I32(v));
+    Vec<f32> => |v| Value::Array(Array::F32(v));
+    Vec<bool> => |v| Value::Array(Array::Bool(v));
+}
+
 /// The key-value section of a file, in file order.
 ///
 /// The plain accessors (`u64`, `f32`, `string`, ..) return `Ok(None)` for an absent key and an
@@ -165,7 +200,8 @@ impl Value {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Metadata {
     entries: Vec<(String, Value)>,
-    index: HashMap<String, usize>,
+    /// Indices into `entries`, sorted by key.
+    by_key: Vec<usize>,
 }
 
 macro_rules! accessors {
@@ -192,26 +228,41 @@ impl Metadata {
         Self::default()
     }
 
+    /// All pairs of a file; `Err` is a key that appears twice.
+    pub(super) fn from_entries(entries: Vec<(String, Value)>) -> Result<Self, String> {
+        let mut by_key: Vec<usize> = (0..entries.len()).collect();
+        by_key.sort_unstable_by(|&a, &b| entries[a].0.cmp(&entries[b].0));
+        match by_key.windows(2).find(|pair| entries[pair[0]].0 == entries[pair[1]].0) {
+            Some(pair) => Err(entries[pair[0]].0.clone()),
+            None => Ok(Self { entries, by_key }),
+        }
+    }
+
+    /// Where `key` is in `by_key`, or belongs.
+    fn position(&self, key: &str) -> Result<usize, usize> {
+        self.by_key.binary_search_by(|&at| self.entries[at].0.as_str().cmp(key))
+    }
+
     /// Adds a key, or replaces its value in place.
-    pub fn insert(&mut self, key: impl Into<String>, value: Value) {
+    pub fn insert(&mut self, key: impl Into<String>, value: impl Into<Value>) {
         let key = key.into();
-        match self.index.get(&key) {
-            Some(&at) => self.entries[at].1 = value,
-            None => {
-                self.index.insert(key.clone(), self.entries.len());
-                self.entries.push((key, value));
+        match self.position(&key) {
+            Ok(found) => self.entries[self.by_key[found]].1 = value.into(),
+            Err(place) => {
+                self.by_key.insert(place, self.entries.len());
+                self.entries.push((key, value.into()));
             }
         }
     }
 
     /// The value of `key`.
     pub fn get(&self, key: &str) -> Option<&Value> {
-        self.index.get(key).map(|&at| &self.entries[at].1)
+        self.position(key).ok().map(|found| &self.entries[self.by_key[found]].1)
     }
 
     /// True when the key is present.
     pub fn contains(&self, key: &str) -> bool {
-        self.index.contains_key(key)
+        self.position(key).is_ok()
     }
 
     /// All pairs in file order.
@@ -282,7 +333,11 @@ impl Metadata {
     }
 
     fn missing(&self, key: &str) -> FormatError {
-        FormatError::MissingKey { format: "gguf", key: key.to_owned(), hint: String::new() }
+        FormatError::MissingKey {
+            format: "gguf",
+            key: key.to_owned(),
+            hint: nearest::hint(key, self.iter().map(|(key, _)| key)),
+        }
     }
 
     fn wrong_type(&self, key: &str, found: &Value, needed: &'static str) -> FormatError {

@@ -2,6 +2,21 @@
 //!
 //! Specification: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
+mod cursor;
 mod metadata;
+mod read_value;
+mod reader;
+mod tensor_info;
+mod value_types;
 
 pub use metadata::{Array, Metadata, StringArray, Value};
+pub use reader::Gguf;
+pub use tensor_info::TensorInfo;
+
+const MAGIC: &[u8; 4] = b"GGUF";
+
+const ALIGNMENT_KEY: &str = "general.alignment";
+
+const DEFAULT_ALIGNMENT: u64 = 32;
+
+const MAX_DIMENSIONS: u32 = 4;
