@@ -339,7 +339,7 @@ impl MlxDevice {
     ) -> Result<CommandGraph> {
         let mut encoder = self.command_encoder_labeled(label)?;
         commands(&mut encoder)?;
-        encoder.finish_graph()
+        encoder.into_graph()
     }
 
     /// Blocks until everything submitted so far has completed.

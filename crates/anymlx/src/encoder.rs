@@ -171,7 +171,11 @@ impl CommandEncoder {
         self.commit_labeled(label)?.wait().map(|_| ())
     }
 
-    pub(crate) fn finish_graph(mut self) -> Result<CommandGraph> {
+    /// Prepares the commands to run many times; see [`MlxDevice::record`].
+    ///
+    /// # Errors
+    /// `InvalidArgument` after commit; what the backend reports.
+    pub fn into_graph(mut self) -> Result<CommandGraph> {
         let graph = self.recorder.finish()?;
         Ok(CommandGraph { device: self.device.clone(), graph, _scratch: std::mem::take(&mut self.scratch) })
     }

@@ -5,8 +5,10 @@
 //! token unless said otherwise.
 
 mod check;
+pub mod increment;
 pub mod rms_norm;
 #[cfg(test)]
 mod test_devices;
 
-pub use rms_norm::{RmsNormParams, rms_norm};
+pub use increment::increment;
+pub use rms_norm::{RmsNormParams, rms_norm, rms_norm_in_place};

@@ -7,7 +7,9 @@ mod tests;
 use bytemuck::{Pod, Zeroable};
 
 use super::check::Check;
-use crate::{CommandEncoder, DType, KernelKey, Launch, MlxBuffer, Result, TensorType, read, registry::BuiltIn, write};
+use crate::{
+    CommandEncoder, DType, KernelKey, Launch, MlxBuffer, Result, TensorType, read, read_write, registry::BuiltIn, write,
+};
 
 /// Parameters of [`rms_norm`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,21 +43,53 @@ pub fn rms_norm(
     params: RmsNormParams,
 ) -> Result<()> {
     let check = Check::new("rms_norm");
-    for (name, buffer) in [("input", input), ("weight", weight), ("output", output)] {
+    check.dtype("output", output, &[DType::F32])?;
+    check.shape("output", output, input.shape())?;
+    record(encoder, &check, input, weight, Some(output), params)
+}
+
+/// As [`rms_norm`], replacing `values`.
+///
+/// # Errors
+/// As [`rms_norm`].
+pub fn rms_norm_in_place(
+    encoder: &mut CommandEncoder,
+    values: &MlxBuffer,
+    weight: &MlxBuffer,
+    params: RmsNormParams,
+) -> Result<()> {
+    record(encoder, &Check::new("rms_norm_in_place"), values, weight, None, params)
+}
+
+fn record(
+    encoder: &mut CommandEncoder,
+    check: &Check,
+    input: &MlxBuffer,
+    weight: &MlxBuffer,
+    output: Option<&MlxBuffer>,
+    params: RmsNormParams,
+) -> Result<()> {
+    for (name, buffer) in [("input", input), ("weight", weight)] {
         check.dtype(name, buffer, &[DType::F32])?;
     }
     let (rows, columns) = check.rows("input", input)?;
     check.shape("weight", weight, &[columns])?;
-    check.shape("output", output, input.shape())?;
     let block =
         Block { columns: check.u32("columns", columns)?, epsilon: params.epsilon, weight_offset: params.weight_offset };
-    let key = KernelKey { operation: "rms_norm", element: TensorType::Dense(DType::F32), variant: "" };
-    let kernel = encoder.device().kernels().built_in(&BuiltIn { key, gpu: "", cpu: cpu::KERNEL })?;
+    let (variant, cpu) = match output {
+        Some(_) => ("", cpu::KERNEL),
+        None => ("in_place", cpu::IN_PLACE),
+    };
+    let key = KernelKey { operation: "rms_norm", element: TensorType::Dense(DType::F32), variant };
+    let kernel = encoder.device().kernels().built_in(&BuiltIn { key, gpu: "", cpu })?;
     let launch = Launch {
         groups: [check.u32("rows", rows)?, 1, 1],
         threads_per_group: 256,
         items: rows,
         items_per_chunk: (16 * 1024 / columns).max(1),
     };
-    encoder.dispatch(&kernel, &[read(input), read(weight), write(output)], &block, launch)
+    match output {
+        Some(output) => encoder.dispatch(&kernel, &[read(input), read(weight), write(output)], &block, launch),
+        None => encoder.dispatch(&kernel, &[read_write(input), read(weight)], &block, launch),
+    }
 }

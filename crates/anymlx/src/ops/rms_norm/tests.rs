@@ -22,6 +22,10 @@ fn agrees_with_the_reference() {
                     reference::rms_norm(&x, &w, reference::RmsNorm { eps: 1e-6, weight_offset: weight_offset.into() });
                 let tolerance = Tolerance::for_dtype(DType::F32).reduced_over(columns);
                 assert_close("rms_norm", &output.to_vec::<f32>().unwrap(), &expected, &tolerance);
+                let mut encoder = device.command_encoder().unwrap();
+                rms_norm_in_place(&mut encoder, &input, &weight, params).unwrap();
+                encoder.commit_and_wait().unwrap();
+                assert_eq!(input.to_vec::<f32>().unwrap(), output.to_vec::<f32>().unwrap());
             }
         }
     }
