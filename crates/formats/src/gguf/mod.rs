@@ -8,10 +8,13 @@ mod read_value;
 mod reader;
 mod tensor_info;
 mod value_types;
+mod write_value;
+mod writer;
 
 pub use metadata::{Array, Metadata, StringArray, Value};
 pub use reader::Gguf;
 pub use tensor_info::TensorInfo;
+pub use writer::{GgufWriter, WriteError};
 
 const MAGIC: &[u8; 4] = b"GGUF";
 
