@@ -7,6 +7,16 @@ pub(super) fn malformed(message: impl Into<String>) -> FormatError {
     FormatError::Malformed { format: "gguf", message: message.into() }
 }
 
+/// Puts the place before an error's message.
+pub(super) fn within(error: FormatError, place: &str) -> FormatError {
+    match error {
+        FormatError::Malformed { format, message } => {
+            FormatError::Malformed { format, message: format!("{place}: {message}") }
+        }
+        other => other,
+    }
+}
+
 /// A position in a file's bytes.
 #[derive(Clone)]
 pub(super) struct Cursor<'a> {
@@ -25,6 +35,11 @@ impl<'a> Cursor<'a> {
 
     pub fn remaining(&self) -> usize {
         self.bytes.len() - self.offset
+    }
+
+    /// The bytes that are left.
+    pub fn rest(&self) -> &'a [u8] {
+        &self.bytes[self.offset..]
     }
 
     /// The next `count` bytes; `what` names them in the error.

@@ -16,9 +16,10 @@ impl StringArray {
         Self::default()
     }
 
-    /// An empty array with room for `strings` strings of `text_bytes` bytes together.
-    pub fn with_capacity(strings: usize, text_bytes: usize) -> Self {
-        Self { text: String::with_capacity(text_bytes), ends: Vec::with_capacity(strings) }
+    /// Strings that lie one after the other in `text`; `ends` ascends to its length. `None` when an end splits a character.
+    pub(super) fn from_parts(text: String, ends: Vec<usize>) -> Option<Self> {
+        debug_assert!(ends.is_sorted() && ends.last().copied().unwrap_or(0) == text.len());
+        ends.iter().all(|&end| text.is_char_boundary(end)).then_some(Self { text, ends })
     }
 
     /// Appends one string.

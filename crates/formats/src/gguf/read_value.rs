@@ -1,6 +1,6 @@
 //! Reading one metadata value.
 
-use super::cursor::{Cursor, malformed};
+use super::cursor::{Cursor, malformed, within};
 use super::value_types::{self as types, MAX_ARRAY_DEPTH};
 use super::{Array, StringArray, Value};
 use crate::FormatError;
@@ -36,7 +36,7 @@ pub(super) fn read_value(cursor: &mut Cursor<'_>, value_type: u32) -> Result<Val
     })
 }
 
-fn scalar<const N: usize, T>(cursor: &mut Cursor<'_>, convert: fn([u8; N]) -> T) -> Result<T, FormatError> {
+fn scalar<const N: usize, T>(cursor: &mut Cursor<'_>, convert: impl Fn([u8; N]) -> T) -> Result<T, FormatError> {
     let bytes = cursor.bytes(N as u64, "value")?;
     let mut array = [0; N];
     array.copy_from_slice(bytes);
@@ -97,7 +97,7 @@ fn read_array(cursor: &mut Cursor<'_>, depth: usize) -> Result<Array, FormatErro
 fn scalars<const N: usize, T>(
     cursor: &mut Cursor<'_>,
     count: u64,
-    convert: fn([u8; N]) -> T,
+    convert: impl Fn([u8; N]) -> T,
 ) -> Result<Vec<T>, FormatError> {
     let count = cursor.count(count, N as u64, "array elements")?;
     let bytes = cursor.bytes((count * N) as u64, "array")?;
@@ -106,16 +106,33 @@ fn scalars<const N: usize, T>(
 
 fn strings(cursor: &mut Cursor<'_>, count: u64) -> Result<StringArray, FormatError> {
     let count = cursor.count(count, LEAST_STRING_BYTES, "strings")?;
-    // Sizes first, so that all text is allocated once and only after its lengths are known to be true.
-    let mut ahead = cursor.clone();
+    let first = cursor.clone();
+    // Lengths first, so that all text is allocated once and only after its lengths are known to be true.
+    let mut ends = Vec::with_capacity(count);
     let mut text_bytes = 0usize;
     for _ in 0..count {
-        let length = ahead.u64("string length")?;
-        text_bytes += ahead.bytes(length, "string")?.len();
+        let length = cursor.u64("string length")?;
+        text_bytes += cursor.bytes(length, "string")?.len();
+        ends.push(text_bytes);
     }
-    let mut strings = StringArray::with_capacity(count, text_bytes);
-    for _ in 0..count {
-        strings.push(cursor.string()?);
+    let mut text = Vec::with_capacity(text_bytes);
+    let mut bytes = first.rest();
+    let mut start = 0;
+    for &end in &ends {
+        let (string, rest) = bytes[LEAST_STRING_BYTES as usize..].split_at(end - start);
+        text.extend_from_slice(string);
+        bytes = rest;
+        start = end;
     }
-    Ok(strings)
+    match String::from_utf8(text).ok().and_then(|text| StringArray::from_parts(text, ends)) {
+        Some(strings) => Ok(strings),
+        // Some string is not UTF-8: read one by one to name it.
+        None => {
+            let mut again = first;
+            for index in 0..count {
+                again.string().map_err(|error| within(error, &format!("element {index}")))?;
+            }
+            Err(malformed("strings are not UTF-8"))
+        }
+    }
 }

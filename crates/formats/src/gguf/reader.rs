@@ -1,6 +1,6 @@
 //! Reading a file's header.
 
-use super::cursor::{Cursor, malformed};
+use super::cursor::{Cursor, malformed, within};
 use super::read_value::{LEAST_VALUE_BYTES, read_value};
 use super::tensor_info::{TensorInfo, measure};
 use super::value_types::MAX_KEY_BYTES;
@@ -131,16 +131,6 @@ fn read_metadata(cursor: &mut Cursor<'_>, count: u64) -> Result<Metadata, Format
         entries.push((key.to_owned(), value));
     }
     Metadata::from_entries(entries).map_err(|key| malformed(format!("metadata key `{key}` appears twice")))
-}
-
-/// Puts the place before an error's message.
-fn within(error: FormatError, place: &str) -> FormatError {
-    match error {
-        FormatError::Malformed { format, message } => {
-            FormatError::Malformed { format, message: format!("{place}: {message}") }
-        }
-        other => other,
-    }
 }
 
 pub(super) fn alignment_of(metadata: &Metadata) -> Result<u64, FormatError> {
