@@ -347,6 +347,14 @@ impl MlxDevice {
         self.context().synchronize();
     }
 
+    /// Starts or stops to measure the time of each kernel of graphs that are replayed from now on;
+    /// see [`CommandGraph::take_profile`]. Only the CPU device profiles.
+    pub fn set_profiling(&self, on: bool) {
+        if let any::Device::Cpu(device) = self.context().device() {
+            device.set_profiling(on);
+        }
+    }
+
     /// True when the system keeps allocations resident on request.
     pub fn residency_sets_enabled(&self) -> bool {
         self.context().residency_sets_enabled()

@@ -1,6 +1,8 @@
 //! Recording and submitting commands.
 
-use anymlx_hal::{Access, Graph, Launch, Recorder, Submission as HalSubmission, Timing};
+use std::time::Duration;
+
+use anymlx_hal::{Access, Graph as HalGraph, Launch, Recorder, Submission as HalSubmission, Timing, any::Graph};
 use bytemuck::Pod;
 
 use crate::{DType, Kernel, MlxBuffer, MlxBufferPool, MlxDevice, MlxError, Result};
@@ -214,13 +216,24 @@ impl Submission {
     }
 }
 
+/// Time spent in the commands of one label.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProfileEntry {
+    /// Kernel name, after the names of the groups that it was recorded in.
+    pub label: String,
+    /// Recorded commands with this label.
+    pub commands: usize,
+    /// Time summed over threads and runs.
+    pub thread_time: Duration,
+}
+
 /// Commands recorded once, to run many times. What changes from run to run lives in buffers.
 ///
 /// A replay derives nothing anew. The graph keeps every buffer that it uses.
 #[derive(Debug)]
 pub struct CommandGraph {
     device: MlxDevice,
-    graph: Graph,
+    graph: HalGraph,
     _scratch: Vec<MlxBuffer>,
 }
 
@@ -238,8 +251,23 @@ impl CommandGraph {
         self.graph.label()
     }
 
-    /// The recorded commands in the backend's own form, for profiles.
-    pub fn backend_graph(&self) -> &anymlx_hal::any::Graph {
-        self.graph.backend_graph()
+    /// Time spent in the graph's kernels while the device was profiling, since the last call:
+    /// summed by label, longest first. Empty on devices that do not profile.
+    pub fn take_profile(&self) -> Vec<ProfileEntry> {
+        let Graph::Cpu(program) = self.graph.backend_graph() else { return Vec::new() };
+        let mut entries: Vec<ProfileEntry> = Vec::new();
+        for command in program.take_profile() {
+            match entries.iter_mut().find(|entry| entry.label == command.label) {
+                Some(entry) => {
+                    entry.commands += 1;
+                    entry.thread_time += command.thread_time;
+                }
+                None => {
+                    entries.push(ProfileEntry { label: command.label, commands: 1, thread_time: command.thread_time })
+                }
+            }
+        }
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.thread_time));
+        entries
     }
 }

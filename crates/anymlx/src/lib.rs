@@ -6,6 +6,7 @@
 //! * [`CommandEncoder`] records work; [`CommandGraph`] replays it.
 //! * [`ops`] are the operations of transformer models.
 
+pub mod bandwidth;
 mod buffer;
 mod cpu_level;
 mod device;
@@ -32,7 +33,7 @@ pub use anymlx_hal::{
 pub use buffer::MlxBuffer;
 pub use cpu_level::CpuLevel;
 pub use device::{CpuDeviceOptions, DeviceSelector, MlxDevice};
-pub use encoder::{Binding, CommandEncoder, CommandGraph, Submission, read, read_write, write};
+pub use encoder::{Binding, CommandEncoder, CommandGraph, ProfileEntry, Submission, read, read_write, write};
 pub use error::{MlxError, Result};
 pub use file::HostFile;
 pub use guard::{ReadGuard, WriteGuard};

@@ -10,10 +10,10 @@ mod queue;
 pub(crate) mod team;
 
 pub use buffer::Buffer;
-pub use device::{CpuOptions, Device};
+pub use device::{CpuOptions, Device, ProfileEntry};
 pub use encoder::Encoder;
 pub use kernel::{CpuKernel, Invocation, KernelFault, KernelResult, WholeArguments};
-pub(crate) use program::Program;
+pub use program::Program;
 pub use queue::Pending;
 
 use crate::backend::{Backend, BackendKind};
