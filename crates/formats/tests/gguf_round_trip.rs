@@ -193,7 +193,7 @@ fn any_tensor() -> impl Strategy<Value = (Vec<u64>, TensorType)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
 
     #[test]
     fn any_file_comes_back(

@@ -56,9 +56,11 @@ struct Pending<'a> {
     data: Data<'a>,
 }
 
+type Produce<'a> = dyn FnOnce(&mut dyn Write) -> io::Result<()> + 'a;
+
 enum Data<'a> {
     Bytes(Cow<'a, [u8]>),
-    Produced(Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + 'a>),
+    Produced(Box<Produce<'a>>),
 }
 
 impl<'a> GgufWriter<'a> {
