@@ -29,6 +29,11 @@ fn mismatch(operation: &'static str) -> HalError {
     HalError::InvalidUse { operation, message: "the object belongs to a device of another backend".into() }
 }
 
+/// The same range, of the backend's own buffer.
+fn narrow<'a, B: Backend>(bound: &Bound<'_, Any>, buffer: &'a B::Buffer) -> Bound<'a, B> {
+    Bound { buffer, offset: bound.offset, byte_len: bound.byte_len, access: bound.access }
+}
+
 macro_rules! backends {
     ($($variant:ident: $backend:ty),* $(,)?) => {
         /// A device of any backend.
@@ -157,6 +162,10 @@ macro_rules! backends {
                 match self { $(Device::$variant(device) => device.residency_commit()),* }
             }
 
+            fn on_own_thread(&self) -> bool {
+                match self { $(Device::$variant(device) => device.on_own_thread()),* }
+            }
+
             fn fail_next_submission(&self, message: &str) -> bool {
                 match self { $(Device::$variant(device) => device.fail_next_submission(message)),* }
             }
@@ -193,14 +202,14 @@ macro_rules! backends {
             ) -> Result<()> {
                 match (self, kernel) {
                     $((Encoder::$variant(encoder), Kernel::$variant(kernel)) => {
-                        let narrow = |bound: &Bound<'a, Any>| match bound.buffer {
+                        let narrowed = |bound: &Bound<'a, Any>| match bound.buffer {
                             Buffer::$variant(buffer) => {
-                                Ok(Bound { buffer, offset: bound.offset, byte_len: bound.byte_len })
+                                Ok(narrow(bound, buffer))
                             }
                             #[allow(unreachable_patterns)]
                             _ => Err(mismatch("dispatch")),
                         };
-                        let narrowed = bindings.iter().map(narrow).collect::<Result<Vec<Bound<'a, $backend>>>>()?;
+                        let narrowed = bindings.iter().map(narrowed).collect::<Result<Vec<Bound<'a, $backend>>>>()?;
                         encoder.dispatch(kernel, &narrowed, params, launch, label)
                     })*
                     #[allow(unreachable_patterns)]
@@ -211,8 +220,8 @@ macro_rules! backends {
             fn copy(&mut self, from: Bound<'_, Any>, to: Bound<'_, Any>) -> Result<()> {
                 match (self, from.buffer, to.buffer) {
                     $((Encoder::$variant(encoder), Buffer::$variant(source), Buffer::$variant(target)) => encoder.copy(
-                        Bound { buffer: source, offset: from.offset, byte_len: from.byte_len },
-                        Bound { buffer: target, offset: to.offset, byte_len: to.byte_len },
+                        narrow(&from, source),
+                        narrow(&to, target),
                     ),)*
                     #[allow(unreachable_patterns)]
                     _ => Err(mismatch("copy")),
@@ -222,7 +231,7 @@ macro_rules! backends {
             fn fill(&mut self, to: Bound<'_, Any>, value: u8) -> Result<()> {
                 match (self, to.buffer) {
                     $((Encoder::$variant(encoder), Buffer::$variant(buffer)) => {
-                        encoder.fill(Bound { buffer, offset: to.offset, byte_len: to.byte_len }, value)
+                        encoder.fill(narrow(&to, buffer), value)
                     })*
                     #[allow(unreachable_patterns)]
                     _ => Err(mismatch("fill")),

@@ -3,12 +3,12 @@
 //! # Who does what
 //! The common layer ([`crate::Context`], [`crate::Recorder`], [`crate::Storage`]) validates every
 //! request, derives barriers, numbers submissions, tracks who uses which bytes and keeps every
-//! buffer and kernel of a submission alive until its [`Pending`] is done. A backend only moves
-//! bytes and runs kernels. It may assume:
+//! buffer of a submission alive until its [`Pending`] is done. A backend only moves bytes and runs
+//! kernels; it holds clones of the kernels and graphs that its unfinished work needs. It may assume:
 //!
 //! * sizes are non-zero, ranges lie inside their buffer, arithmetic does not overflow;
-//! * every buffer and kernel handed to an encoder belongs to this device and outlives the
-//!   submission or graph;
+//! * every buffer and kernel handed to an encoder belongs to this device, and every buffer outlives
+//!   the submission or graph;
 //! * two commands with no [`Encoder::barrier`] between them do not conflict and may overlap;
 //! * host reads and writes never touch bytes that an unfinished submission writes, and host writes
 //!   never touch bytes that one reads.
@@ -24,7 +24,7 @@
 
 use std::{any::Any, fmt::Debug, fs::File, ptr::NonNull, sync::Arc, time::Duration};
 
-use crate::{CpuKernel, Result};
+use crate::{Access, CpuKernel, Result};
 
 /// Families of devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,6 +66,8 @@ pub struct DeviceInfo {
     pub memory_total: u64,
     /// Bytes not in use by anyone, as far as the system tells.
     pub memory_free: u64,
+    /// Bytes allocated through this device and not yet freed.
+    pub memory_in_use: u64,
     /// Largest single allocation in bytes.
     pub max_buffer_bytes: u64,
     /// True when host and device use the same memory.
@@ -218,6 +220,11 @@ pub trait Device: Debug + Send + Sync + 'static {
     /// Makes all staged changes take effect.
     fn residency_commit(&self) -> Result<()>;
 
+    /// True on a thread that runs this device's work: there nobody may wait for the device.
+    fn on_own_thread(&self) -> bool {
+        false
+    }
+
     /// Makes the next submission or replay fail with `message` in place of running, to test what
     /// depends on failures. `false`: this backend cannot.
     fn fail_next_submission(&self, message: &str) -> bool {
@@ -250,6 +257,8 @@ pub struct Bound<'a, B: Backend> {
     pub offset: u64,
     /// Bytes.
     pub byte_len: u64,
+    /// How the command uses them.
+    pub access: Access,
 }
 
 impl<B: Backend> Clone for Bound<'_, B> {

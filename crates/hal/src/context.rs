@@ -1,13 +1,13 @@
 //! An opened device with its bookkeeping.
 
-use std::{fmt, fs::File};
+use std::{fmt, fs::File, mem::ManuallyDrop, ops::Deref};
 
 use crate::{
     HalError, Result, any,
     any::Any,
     backend::{Device as _, DeviceInfo, ForeignMemory, KernelSource, StorageMode, Timing},
     ledger::{Ledger, Ticket},
-    memory::Memory,
+    memory::{Contents, Memory},
     recorder::{Graph, Recorder},
     residency::{ResidencySet, ResidencyStats},
     storage::Storage,
@@ -17,15 +17,63 @@ use crate::{
 /// What contexts, storages and recorders of one device share.
 #[derive(Debug)]
 pub(crate) struct Core {
+    /// Never used again, unlike an address.
+    id: u64,
+    parts: ManuallyDrop<Parts>,
+}
+
+/// The parts of a [`Core`].
+#[derive(Debug)]
+pub(crate) struct Parts {
     pub(crate) device: any::Device,
     pub(crate) ledger: Ledger,
     pub(crate) residency: ResidencySet,
 }
 
-impl Drop for Core {
+impl Parts {
+    /// Frees what was dropped in flight and is not used any more.
+    pub(crate) fn retire(&self) {
+        self.residency.retire(&self.device, self.ledger.completed());
+    }
+}
+
+impl Drop for Parts {
     fn drop(&mut self) {
         self.ledger.drain();
         self.residency.close(&self.device);
+    }
+}
+
+impl Core {
+    fn new(device: any::Device) -> Self {
+        static LAST: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let id = LAST.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        let parts = Parts { device, ledger: Ledger::default(), residency: ResidencySet::default() };
+        Self { id, parts: ManuallyDrop::new(parts) }
+    }
+}
+
+impl Deref for Core {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        // SAFETY: taken once; `self` is not used after this.
+        let parts = unsafe { ManuallyDrop::take(&mut self.parts) };
+        if !parts.device.on_own_thread() {
+            return drop(parts);
+        }
+        // The last handle was held by a kernel: the thread that ran it cannot wait for itself.
+        let parts = ManuallyDrop::new(parts);
+        let close = move || drop(ManuallyDrop::into_inner(parts));
+        if let Err(error) = std::thread::Builder::new().name("anymlx-close".into()).spawn(close) {
+            tracing::error!(%error, "a device could not be closed: its memory stays allocated");
+        }
     }
 }
 
@@ -56,7 +104,8 @@ impl fmt::Debug for Context {
 pub struct Kernel {
     pub(crate) name: Arc<str>,
     pub(crate) kernel: any::Kernel,
-    pub(crate) device: usize,
+    /// [`Context::id`].
+    pub(crate) device: u64,
 }
 
 impl Kernel {
@@ -69,8 +118,7 @@ impl Kernel {
 impl Context {
     /// Wraps an opened device.
     pub fn new(device: any::Device) -> Self {
-        let core = Core { device, ledger: Ledger::default(), residency: ResidencySet::default() };
-        Self { core: Arc::new(core) }
+        Self { core: Arc::new(Core::new(device)) }
     }
 
     /// The backend's device.
@@ -84,8 +132,8 @@ impl Context {
     }
 
     /// Identifies the device among those opened in this process.
-    pub(crate) fn key(&self) -> usize {
-        Arc::as_ptr(&self.core).addr()
+    pub(crate) fn id(&self) -> u64 {
+        self.core.id
     }
 
     /// True when both are handles of the same opened device.
@@ -98,18 +146,17 @@ impl Context {
     /// # Errors
     /// `InvalidUse` for 0 bytes, `OutOfMemory`.
     pub fn allocate(&self, byte_len: u64, mode: StorageMode, residency: Residency) -> Result<Storage> {
-        let info_limit = || self.core.device.info().max_buffer_bytes;
         if byte_len == 0 {
             return Err(HalError::InvalidUse { operation: "allocate", message: "0 bytes asked for, needed 1".into() });
         }
         if byte_len > isize::MAX as u64 {
+            let DeviceInfo { memory_in_use: in_use, max_buffer_bytes: limit, .. } = self.info();
             let reason = "larger than the address space".into();
-            return Err(HalError::OutOfMemory { asked: byte_len, in_use: 0, limit: info_limit(), reason });
+            return Err(HalError::OutOfMemory { asked: byte_len, in_use, limit, reason });
         }
-        // Memory that only finished submissions keep is given back first.
-        self.core.ledger.reap();
+        self.core.retire();
         let buffer = self.core.device.allocate(byte_len, mode)?;
-        Storage::new(&self.core, Memory::new(buffer, mode), residency)
+        Storage::new(&self.core, Memory::new(buffer, mode, Contents::Zeros), residency)
     }
 
     /// Makes a part of a file readable for kernels; see [`crate::backend::Device::map_file`].
@@ -121,7 +168,7 @@ impl Context {
             return Err(HalError::InvalidUse { operation: "map file", message: "0 bytes asked for".into() });
         }
         let buffer = self.core.device.map_file(file, offset, byte_len)?;
-        Storage::new(&self.core, Memory::new(buffer, StorageMode::Shared), residency)
+        Storage::new(&self.core, Memory::new(buffer, StorageMode::Shared, Contents::Unknown), residency)
     }
 
     /// Uses memory that someone else allocated. It joins no residency set.
@@ -136,7 +183,7 @@ impl Context {
     pub unsafe fn import(&self, memory: ForeignMemory) -> Result<Storage> {
         // SAFETY: the caller's promise, passed on.
         let buffer = unsafe { self.core.device.import(memory) }?;
-        Storage::new(&self.core, Memory::new(buffer, StorageMode::Shared), Residency::Stay)
+        Storage::new(&self.core, Memory::new(buffer, StorageMode::Shared, Contents::Unknown), Residency::Stay)
     }
 
     /// Compiles a kernel.
@@ -144,7 +191,7 @@ impl Context {
     /// # Errors
     /// `CompileFailed` with the compiler's log.
     pub fn compile(&self, source: &KernelSource<'_>) -> Result<Kernel> {
-        Ok(Kernel { name: source.name.into(), kernel: self.core.device.compile(source)?, device: self.key() })
+        Ok(Kernel { name: source.name.into(), kernel: self.core.device.compile(source)?, device: self.id() })
     }
 
     /// Starts to record commands.
@@ -166,6 +213,7 @@ impl Context {
     /// Blocks until everything submitted so far has completed.
     pub fn synchronize(&self) {
         self.core.ledger.drain();
+        self.core.retire();
     }
 
     /// Counters of the residency set.
@@ -218,7 +266,9 @@ impl Submission {
     /// `SubmissionFailed` with the label, also when this work read what earlier work failed to
     /// write; `DeviceLost`.
     pub fn wait(&self) -> Result<Timing> {
-        self.context.core.ledger.wait(&self.ticket)
+        let outcome = self.context.core.ledger.wait(&self.ticket);
+        self.context.core.retire();
+        outcome
     }
 }
 

@@ -77,17 +77,18 @@ mod tests {
     #[test]
     fn only_true_hazards_need_a_barrier() {
         use Access::{Read, ReadWrite, Write};
-        let cases: [(&str, Access, Range<u64>, Access, Range<u64>, bool); 8] = [
-            ("read after read", Read, 0..8, Read, 0..8, false),
-            ("read after write", Write, 0..8, Read, 4..12, true),
-            ("write after write", Write, 0..8, Write, 7..8, true),
-            ("write after read", Read, 0..8, Write, 0..1, true),
-            ("disjoint slices", Write, 0..8, Write, 8..16, false),
-            ("touching slices", Write, 0..8, Read, 8..9, false),
-            ("update after read", Read, 0..8, ReadWrite, 0..8, true),
-            ("read after update", ReadWrite, 0..8, Read, 0..8, true),
+        type Side = (Access, Range<u64>);
+        let cases: [(&str, Side, Side, bool); 8] = [
+            ("read after read", (Read, 0..8), (Read, 0..8), false),
+            ("read after write", (Write, 0..8), (Read, 4..12), true),
+            ("write after write", (Write, 0..8), (Write, 7..8), true),
+            ("write after read", (Read, 0..8), (Write, 0..1), true),
+            ("disjoint slices", (Write, 0..8), (Write, 8..16), false),
+            ("touching slices", (Write, 0..8), (Read, 8..9), false),
+            ("update after read", (Read, 0..8), (ReadWrite, 0..8), true),
+            ("read after update", (ReadWrite, 0..8), (Read, 0..8), true),
         ];
-        for (name, first, first_range, second, second_range, needed) in cases {
+        for (name, (first, first_range), (second, second_range), needed) in cases {
             let mut tracker = HazardTracker::new();
             assert!(!tracker.access(&[(first_range, first)]), "{name}: first command");
             assert_eq!(tracker.access(&[(second_range, second)]), needed, "{name}");

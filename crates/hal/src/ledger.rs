@@ -1,17 +1,13 @@
-//! Submissions in order: numbering, completion, what a failure does to the buffers.
-
-use std::collections::VecDeque;
+//! Submissions on one device: what they use, and what a failure does to the buffers.
 
 use crate::{
     HalError, Result, any,
     backend::{Pending as _, Timing},
     memory::Memory,
-    sync::{Arc, AtomicU64, Mutex, Ordering, lock},
+    order::{Order, Settle},
+    sync::Arc,
     usage::{Entered, Footprint},
 };
-
-/// Submissions that may be unfinished at a time; one more waits for the oldest.
-const MAX_IN_FLIGHT: usize = 64;
 
 /// One storage and what a submission does to it.
 #[derive(Debug)]
@@ -22,27 +18,40 @@ pub(crate) struct Use {
 
 type Outcome = std::sync::OnceLock<Result<Timing>>;
 
+/// What a submission keeps until it has completed.
 #[derive(Debug)]
-struct InFlight {
-    id: u64,
+struct Work {
     label: Arc<str>,
     uses: Arc<[Use]>,
-    pending: Arc<any::Pending>,
     outcome: Arc<Outcome>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    last: u64,
-    in_flight: VecDeque<InFlight>,
-    lost: Option<String>,
+impl Settle for Work {
+    fn settle(&self, outcome: Result<Timing>) {
+        let poisoned = || self.uses.iter().find_map(|used| used.memory.usage.poisoned_reads(&used.footprint));
+        let outcome = outcome.and_then(|timing| match poisoned() {
+            None => Ok(timing),
+            Some(cause) => Err(HalError::SubmissionFailed {
+                label: self.label.to_string(),
+                message: format!("it read bytes that earlier work failed to write ({cause})"),
+            }),
+        });
+        match &outcome {
+            Ok(_) => self.uses.iter().for_each(|used| used.memory.usage.heal_writes(&used.footprint)),
+            Err(error) => {
+                let cause = error.to_string();
+                tracing::error!(label = &*self.label, %error, "submission failed");
+                self.uses.iter().for_each(|used| used.memory.usage.poison(&used.footprint, &cause));
+            }
+        }
+        self.outcome.set(outcome).expect("a submission is settled once");
+    }
 }
 
 /// The order of submissions on one device.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    state: Mutex<State>,
-    completed: AtomicU64,
+    order: Order<any::Pending, Work>,
 }
 
 /// A submission's place in the ledger.
@@ -56,53 +65,7 @@ pub(crate) struct Ticket {
 impl Ledger {
     /// The last submission that has completed, after looking.
     pub(crate) fn completed(&self) -> u64 {
-        if self.completed.load(Ordering::Acquire) < self.last() {
-            self.reap();
-        }
-        self.completed.load(Ordering::Acquire)
-    }
-
-    fn last(&self) -> u64 {
-        lock(&self.state).last
-    }
-
-    /// Settles every submission that has ended, in order.
-    pub(crate) fn reap(&self) {
-        let mut finished = Vec::new();
-        {
-            let mut state = lock(&self.state);
-            while let Some(outcome) = state.in_flight.front().and_then(|front| front.pending.poll()) {
-                let Some(done) = state.in_flight.pop_front() else { break };
-                if let Err(HalError::DeviceLost { message }) = &outcome {
-                    state.lost = Some(message.clone());
-                }
-                self.settle(&done, outcome);
-                finished.push(done);
-            }
-        }
-        // Memory that only submissions kept is freed here, outside the lock.
-        drop(finished);
-    }
-
-    fn settle(&self, done: &InFlight, outcome: Result<Timing>) {
-        let poisoned = || done.uses.iter().find_map(|used| used.memory.usage.poisoned_reads(&used.footprint));
-        let outcome = outcome.and_then(|timing| match poisoned() {
-            None => Ok(timing),
-            Some(cause) => Err(HalError::SubmissionFailed {
-                label: done.label.to_string(),
-                message: format!("it read bytes that earlier work failed to write ({cause})"),
-            }),
-        });
-        match &outcome {
-            Ok(_) => done.uses.iter().for_each(|used| used.memory.usage.heal_writes(&used.footprint)),
-            Err(error) => {
-                let cause = error.to_string();
-                tracing::error!(label = &*done.label, %error, "submission failed");
-                done.uses.iter().for_each(|used| used.memory.usage.poison(&used.footprint, &cause));
-            }
-        }
-        done.outcome.set(outcome).expect("a submission is settled once");
-        self.completed.store(done.id, Ordering::Release);
+        self.order.completed()
     }
 
     /// Numbers a submission and hands it over through `submit`.
@@ -113,48 +76,17 @@ impl Ledger {
         uses: &Arc<[Use]>,
         submit: impl FnOnce() -> Result<any::Pending>,
     ) -> Result<Ticket> {
-        loop {
-            self.reap();
-            let oldest = {
-                let state = lock(&self.state);
-                if state.in_flight.len() < MAX_IN_FLIGHT {
-                    None
-                } else {
-                    state.in_flight.front().map(|f| f.pending.clone())
-                }
-            };
-            // The outcome is settled by the next reap; here only the time matters.
-            match oldest {
-                Some(oldest) => drop(oldest.wait()),
-                None => break,
-            }
-        }
-        let mut state = lock(&self.state);
-        if let Some(message) = &state.lost {
-            return Err(HalError::DeviceLost { message: message.clone() });
-        }
-        let id = state.last + 1;
-        let mut entered: Vec<Entered> = Vec::with_capacity(uses.len());
-        let result = (|| {
-            for used in uses.iter() {
-                entered.push(used.memory.usage.enter(id, &used.footprint)?);
-            }
-            uses.iter().try_for_each(|used| used.memory.flush_host(device))?;
-            submit()
-        })();
-        let pending = match result {
-            Ok(pending) => Arc::new(pending),
-            Err(error) => {
-                uses.iter().zip(entered).for_each(|(used, before)| used.memory.usage.leave(before));
-                return Err(error);
-            }
-        };
-        uses.iter().for_each(|used| used.memory.note_device_writes(&used.footprint));
-        state.last = id;
         let outcome = Arc::new(Outcome::new());
-        let ticket = Ticket { id, pending: pending.clone(), outcome: outcome.clone() };
-        state.in_flight.push_back(InFlight { id, label: label.clone(), uses: uses.clone(), pending, outcome });
-        Ok(ticket)
+        // Not moved into `begin`, which runs under a lock: dropping commands is the user's code.
+        let mut submit = Some(submit);
+        let mut begin = |id: u64| {
+            let pending = enter(id, device, uses, &mut submit)?;
+            uses.iter().for_each(|used| used.memory.note_device_writes(&used.footprint));
+            let work = Work { label: Arc::clone(label), uses: Arc::clone(uses), outcome: Arc::clone(&outcome) };
+            Ok((pending, work))
+        };
+        let (id, pending) = self.order.submit(&mut begin)?;
+        Ok(Ticket { id, pending, outcome })
     }
 
     /// Blocks until the submission has completed and says how it went.
@@ -163,7 +95,7 @@ impl Ledger {
             // Earlier submissions end before this one, but their settling may be another thread's
             // work in progress: the outcome below is what counts.
             drop(ticket.pending.wait());
-            self.reap();
+            self.order.reap();
             if let Some(outcome) = ticket.outcome.get() {
                 return outcome.clone();
             }
@@ -172,15 +104,33 @@ impl Ledger {
 
     /// True when the submission has completed.
     pub(crate) fn is_done(&self, ticket: &Ticket) -> bool {
-        self.reap();
+        self.order.reap();
         ticket.outcome.get().is_some()
     }
 
     /// Blocks until everything submitted so far has completed.
     pub(crate) fn drain(&self) {
-        while let Some(newest) = { lock(&self.state).in_flight.back().map(|newest| newest.pending.clone()) } {
-            drop(newest.wait());
-            self.reap();
-        }
+        self.order.drain();
     }
+}
+
+/// Marks all storages as used and hands the work over, or neither.
+fn enter(
+    id: u64,
+    device: &any::Device,
+    uses: &[Use],
+    submit: &mut Option<impl FnOnce() -> Result<any::Pending>>,
+) -> Result<any::Pending> {
+    let mut entered: Vec<Entered> = Vec::with_capacity(uses.len());
+    let result = (|| {
+        for used in uses {
+            entered.push(used.memory.usage.enter(id, &used.footprint)?);
+        }
+        uses.iter().try_for_each(|used| used.memory.flush_host(device))?;
+        match submit.take() {
+            Some(submit) => submit(),
+            None => Err(HalError::InvalidUse { operation: "submit", message: "submitted already".into() }),
+        }
+    })();
+    result.inspect_err(|_| uses.iter().zip(entered).for_each(|(used, before)| used.memory.usage.leave(before)))
 }

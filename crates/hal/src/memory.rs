@@ -2,7 +2,7 @@
 
 use std::{ops::Range, ptr::NonNull};
 
-use memmap2::MmapMut;
+use memmap2::{MmapMut, MmapRaw};
 
 use crate::{
     HalError, RangeSet, Result, any,
@@ -13,10 +13,12 @@ use crate::{
 
 /// A copy of device memory that the host sees, where host and device do not share memory.
 ///
-/// Each byte is the same on both sides, or newer on exactly one of them.
+/// Each byte is the same on both sides, or newer on exactly one of them, or held by a host write
+/// guard: then the guard's end makes it newer on the host.
 #[derive(Debug, Default)]
 struct Mirror {
-    pages: Option<MmapMut>,
+    /// Raw, because slices of it are lent out while other parts are transferred.
+    pages: Option<MmapRaw>,
     host_newer: RangeSet,
     device_newer: RangeSet,
 }
@@ -30,20 +32,31 @@ pub(crate) struct Memory {
     mirror: Option<Mutex<Mirror>>,
 }
 
+/// What a new buffer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Contents {
+    Zeros,
+    Unknown,
+}
+
 /// What the host wants to do with bytes that it can see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MirrorUse {
+pub(crate) enum HostUse {
     Read,
-    Write,
+    /// Writes some of them, as [`Memory::host_has_written`] then says.
+    Update,
+    /// Writes all of them, as [`Memory::host_has_written`] then says.
+    Replace,
 }
 
 impl Memory {
-    pub(crate) fn new(buffer: any::Buffer, mode: StorageMode) -> Self {
+    pub(crate) fn new(buffer: any::Buffer, mode: StorageMode, contents: Contents) -> Self {
         let mirrored = buffer.host_pointer().is_none() && mode == StorageMode::Shared;
         let mirror = mirrored.then(|| {
             let mut mirror = Mirror::default();
-            // Fresh memory is zero on both sides, but foreign memory is not: let the device lead.
-            mirror.device_newer.insert(0..buffer.byte_len());
+            if contents == Contents::Unknown {
+                mirror.device_newer.insert(0..buffer.byte_len());
+            }
             Mutex::new(mirror)
         });
         Self { buffer, mode, usage: Usage::default(), mirror }
@@ -57,7 +70,7 @@ impl Memory {
         device: &any::Device,
         operation: &'static str,
         range: &Range<u64>,
-        purpose: MirrorUse,
+        purpose: HostUse,
     ) -> Result<NonNull<u8>> {
         if self.mode == StorageMode::Private {
             return Err(HalError::NotHostVisible { operation });
@@ -67,37 +80,46 @@ impl Memory {
         }
         let Some(mirror) = &self.mirror else { return Err(HalError::NotHostVisible { operation }) };
         let mut mirror = lock(mirror);
-        if mirror.pages.is_none() {
-            let len = usize::try_from(self.buffer.byte_len()).unwrap_or(usize::MAX);
-            let pages = MmapMut::map_anon(len).map_err(|error| HalError::OutOfMemory {
-                asked: self.buffer.byte_len(),
-                in_use: 0,
-                limit: u64::MAX,
-                reason: format!("host mirror: {error}"),
-            })?;
-            mirror.pages = Some(pages);
+        let start = mirror.start(self.buffer.byte_len())?;
+        let Mirror { host_newer, device_newer, .. } = &mut *mirror;
+        if purpose != HostUse::Replace {
+            for stale in device_newer.intersection(range).iter() {
+                // SAFETY: inside the mirror, and by the caller's right to `range` nobody else
+                // touches these bytes now.
+                let bytes = unsafe { bytes_mut(start, &stale) };
+                device.download(&self.buffer, stale.start, bytes)?;
+                device_newer.remove(&stale);
+            }
         }
-        let Mirror { pages: Some(pages), host_newer, device_newer } = &mut *mirror else {
-            unreachable!("the mirror was allocated above")
-        };
-        for stale in device_newer.intersection(range).iter() {
-            let bytes = &mut pages[stale.start as usize..stale.end as usize];
-            device.download(&self.buffer, stale.start, bytes)?;
-            device_newer.remove(&stale);
+        if purpose != HostUse::Read {
+            // Nothing may be sent while it is written: what the host makes of these bytes becomes
+            // newer when it has finished.
+            device_newer.remove(range);
+            host_newer.remove(range);
         }
-        if purpose == MirrorUse::Write {
-            host_newer.insert(range.clone());
+        Ok(start)
+    }
+
+    /// Notes that the host has written `range`, which it saw for writing.
+    pub(crate) fn host_has_written(&self, range: &Range<u64>) {
+        if let Some(mirror) = &self.mirror {
+            lock(mirror).host_newer.insert(range.clone());
         }
-        Ok(NonNull::new(pages.as_mut_ptr()).expect("a mapping is never at address 0"))
     }
 
     /// Sends what the host has written to the device, before a command uses it.
     pub(crate) fn flush_host(&self, device: &any::Device) -> Result<()> {
         let Some(mirror) = &self.mirror else { return Ok(()) };
         let mut mirror = lock(mirror);
-        let Mirror { pages: Some(pages), host_newer, .. } = &mut *mirror else { return Ok(()) };
+        if mirror.host_newer.is_empty() {
+            return Ok(());
+        }
+        let start = mirror.start(self.buffer.byte_len())?;
+        let host_newer = &mut mirror.host_newer;
         for range in host_newer.clone().iter() {
-            device.upload(&self.buffer, range.start, &pages[range.start as usize..range.end as usize])?;
+            // SAFETY: inside the mirror; bytes that the host writes at this moment are not among
+            // those that are newer on the host.
+            device.upload(&self.buffer, range.start, unsafe { bytes_mut(start, &range) })?;
             host_newer.remove(&range);
         }
         Ok(())
@@ -117,7 +139,7 @@ impl Memory {
     pub(crate) fn read(&self, device: &any::Device, offset: u64, to: &mut [u8]) -> Result<()> {
         let range = offset..offset + to.len() as u64;
         let start = match self.mode {
-            StorageMode::Shared => self.host_view(device, "read", &range, MirrorUse::Read)?,
+            StorageMode::Shared => self.host_view(device, "read", &range, HostUse::Read)?,
             StorageMode::Private => match self.buffer.host_pointer() {
                 Some(start) => start,
                 None => return device.download(&self.buffer, offset, to),
@@ -132,7 +154,7 @@ impl Memory {
     pub(crate) fn write(&self, device: &any::Device, offset: u64, from: &[u8]) -> Result<()> {
         let range = offset..offset + from.len() as u64;
         let start = match self.mode {
-            StorageMode::Shared => self.host_view(device, "write", &range, MirrorUse::Write)?,
+            StorageMode::Shared => self.host_view(device, "write", &range, HostUse::Replace)?,
             StorageMode::Private => match self.buffer.host_pointer() {
                 Some(start) => start,
                 None => return device.upload(&self.buffer, offset, from),
@@ -140,6 +162,37 @@ impl Memory {
         };
         // SAFETY: the range is inside the buffer, and the caller holds the right to write it.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), start.as_ptr().add(offset as usize), from.len()) };
+        self.host_has_written(&range);
         Ok(())
     }
+}
+
+impl Mirror {
+    /// The first byte; the pages are made on first use.
+    fn start(&mut self, byte_len: u64) -> Result<NonNull<u8>> {
+        let pages = match &mut self.pages {
+            Some(pages) => pages,
+            none => {
+                let len = usize::try_from(byte_len).unwrap_or(usize::MAX);
+                let pages = MmapMut::map_anon(len).map_err(|error| HalError::OutOfMemory {
+                    asked: byte_len,
+                    in_use: 0,
+                    limit: u64::MAX,
+                    reason: format!("host mirror: {error}"),
+                })?;
+                none.insert(pages.into())
+            }
+        };
+        Ok(NonNull::new(pages.as_mut_ptr()).expect("a mapping is never at address 0"))
+    }
+}
+
+/// A part of the memory at `start`.
+///
+/// # Safety
+/// `range` is inside the memory, and nobody else touches its bytes while the slice lives.
+unsafe fn bytes_mut<'a>(start: NonNull<u8>, range: &Range<u64>) -> &'a mut [u8] {
+    let len = (range.end - range.start) as usize;
+    // SAFETY: the caller's promise.
+    unsafe { std::slice::from_raw_parts_mut(start.as_ptr().add(range.start as usize), len) }
 }

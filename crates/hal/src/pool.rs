@@ -42,6 +42,31 @@ struct Free {
     released: u64,
 }
 
+/// How a block comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lease {
+    /// By [`BlockPool::release`] or [`BlockPool::reset`].
+    UntilReleased,
+    /// By itself, with its last handle.
+    UntilDropped,
+}
+
+#[derive(Debug)]
+struct InUse {
+    storage: Storage,
+    lease: Lease,
+}
+
+impl InUse {
+    fn handles_outside(&self) -> usize {
+        self.storage.handle_count() - 1
+    }
+
+    fn has_returned(&self) -> bool {
+        self.lease == Lease::UntilDropped && self.handles_outside() == 0
+    }
+}
+
 /// Blocks of one device.
 ///
 /// A block is handed out again only when no handle to it exists and no unfinished submission uses it.
@@ -49,7 +74,7 @@ struct Free {
 pub struct BlockPool {
     context: Option<Context>,
     free: BTreeMap<u64, Vec<Free>>,
-    in_use: Vec<Storage>,
+    in_use: Vec<InUse>,
     limit: Option<u64>,
     clock: u64,
     stats: PoolStats,
@@ -68,7 +93,23 @@ impl BlockPool {
 
     /// Counters.
     pub fn stats(&self) -> PoolStats {
-        self.stats
+        let mut stats = self.stats;
+        for returned in self.in_use.iter().filter(|block| block.has_returned()) {
+            stats.in_use_blocks -= 1;
+            stats.in_use_bytes -= returned.storage.byte_len();
+            stats.free_blocks += 1;
+            stats.free_bytes += returned.storage.byte_len();
+        }
+        stats
+    }
+
+    /// Takes back what has come back by itself.
+    fn collect(&mut self) {
+        for at in (0..self.in_use.len()).rev() {
+            if self.in_use[at].has_returned() {
+                self.take_back(at);
+            }
+        }
     }
 
     fn check_device(&self, operation: &'static str, context: &Context) -> Result<()> {
@@ -86,13 +127,14 @@ impl BlockPool {
     /// # Errors
     /// `InvalidUse` for 0 bytes or another device than the first; `OutOfMemory` when the limit or
     /// the device refuses, after every waiting block was given up.
-    pub fn allocate(&mut self, context: &Context, byte_len: u64) -> Result<Storage> {
+    pub fn allocate(&mut self, context: &Context, byte_len: u64, lease: Lease) -> Result<Storage> {
         const OPERATION: &str = "pool allocate";
         self.check_device(OPERATION, context)?;
         if byte_len == 0 {
             return Err(HalError::InvalidUse { operation: OPERATION, message: "0 bytes asked for, needed 1".into() });
         }
         self.context.get_or_insert_with(|| context.clone());
+        self.collect();
         let out_of_range = HalError::OutOfMemory {
             asked: byte_len,
             in_use: self.stats.in_use_bytes,
@@ -102,7 +144,7 @@ impl BlockPool {
         let class = size_class(byte_len).ok_or(out_of_range)?;
         if let Some(storage) = self.reuse(class) {
             self.stats.hits += 1;
-            return Ok(self.hand_out(storage));
+            return Ok(self.hand_out(storage, lease));
         }
         self.make_room(class)?;
         let storage = match context.allocate(class, StorageMode::Shared, Residency::Stay) {
@@ -113,13 +155,15 @@ impl BlockPool {
             result => result?,
         };
         self.stats.misses += 1;
-        Ok(self.hand_out(storage))
+        Ok(self.hand_out(storage, lease))
     }
 
-    fn hand_out(&mut self, storage: Storage) -> Storage {
+    fn hand_out(&mut self, storage: Storage, lease: Lease) -> Storage {
+        // A failure of the last user says nothing about the next one's bytes.
+        storage.forget_failures();
         self.stats.in_use_blocks += 1;
         self.stats.in_use_bytes += storage.byte_len();
-        self.in_use.push(storage.clone());
+        self.in_use.push(InUse { storage: storage.clone(), lease });
         storage
     }
 
@@ -170,7 +214,7 @@ impl BlockPool {
     /// recorded commands or graphs still use it; the block then stays in use.
     pub fn release(&mut self, handle: Storage) -> Result<()> {
         const OPERATION: &str = "pool release";
-        let Some(at) = self.in_use.iter().position(|block| block.same_storage(&handle)) else {
+        let Some(at) = self.in_use.iter().position(|block| block.storage.same_storage(&handle)) else {
             let message = "the buffer was not handed out by this pool".into();
             return Err(HalError::InvalidUse { operation: OPERATION, message });
         };
@@ -181,7 +225,7 @@ impl BlockPool {
     }
 
     fn check_unshared(&self, operation: &'static str, at: usize) -> Result<()> {
-        let others = self.in_use[at].handle_count() - 1;
+        let others = self.in_use[at].handles_outside();
         if others == 0 {
             return Ok(());
         }
@@ -192,7 +236,7 @@ impl BlockPool {
     }
 
     fn take_back(&mut self, at: usize) {
-        let storage = self.in_use.swap_remove(at);
+        let InUse { storage, .. } = self.in_use.swap_remove(at);
         let class = storage.byte_len();
         self.clock += 1;
         self.stats.in_use_blocks -= 1;
@@ -216,6 +260,7 @@ impl BlockPool {
 
     /// Frees every waiting block.
     pub fn trim(&mut self) {
+        self.collect();
         while self.evict_oldest() {}
     }
 

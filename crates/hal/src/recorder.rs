@@ -30,7 +30,12 @@ impl Binding<'_> {
     }
 
     fn bound(&self) -> Bound<'_, Backend> {
-        Bound { buffer: &self.storage.memory().buffer, offset: self.offset, byte_len: self.byte_len }
+        Bound {
+            buffer: &self.storage.memory().buffer,
+            offset: self.offset,
+            byte_len: self.byte_len,
+            access: self.access,
+        }
     }
 }
 
@@ -149,7 +154,7 @@ impl Recorder {
         label: &str,
     ) -> Result<()> {
         const OPERATION: &str = "dispatch";
-        if kernel.device != self.context.key() {
+        if kernel.device != self.context.id() {
             let message = format!("kernel `{}` was compiled for another device", kernel.name);
             return Err(HalError::InvalidUse { operation: OPERATION, message });
         }
@@ -229,7 +234,8 @@ impl Recorder {
     }
 
     fn take(&mut self, operation: &'static str) -> Result<(any::Encoder, Uses)> {
-        let encoder = self.encoder.take().ok_or_else(|| committed(operation))?;
+        let mut encoder = self.encoder.take().ok_or_else(|| committed(operation))?;
+        (0..std::mem::take(&mut self.depth)).for_each(|_| encoder.pop_label());
         Ok((encoder, std::mem::take(&mut self.uses)))
     }
 
@@ -244,7 +250,8 @@ impl Recorder {
         let (_handles, uses) = uses.finish();
         let core = &self.context.core;
         core.residency.flush(&core.device, core.ledger.completed())?;
-        let ticket = core.ledger.submit(&core.device, &self.label, &uses, || core.device.submit(encoder, &self.label))?;
+        let ticket =
+            core.ledger.submit(&core.device, &self.label, &uses, || core.device.submit(encoder, &self.label))?;
         Ok(self.context.submission(ticket, &self.label))
     }
 
@@ -256,7 +263,7 @@ impl Recorder {
         let (encoder, uses) = self.take("record")?;
         let (storages, uses) = uses.finish();
         let graph = Arc::new(self.context.core.device.instantiate(encoder, &self.label)?);
-        Ok(Graph { label: Arc::clone(&self.label), graph, uses, device: self.context.key(), _storages: storages })
+        Ok(Graph { label: Arc::clone(&self.label), graph, uses, device: self.context.id(), _storages: storages })
     }
 }
 
@@ -268,7 +275,7 @@ fn committed(operation: &'static str) -> HalError {
 fn check_aliasing(operation: &'static str, extents: &[(Range<u64>, Access)]) -> Result<()> {
     for (index, (range, access)) in extents.iter().enumerate() {
         for (other, (other_range, other_access)) in extents.iter().enumerate().skip(index + 1) {
-            let overlap = range.start < other_range.end && other_range.start < range.end;
+            let overlap = range.start.max(other_range.start) < range.end.min(other_range.end);
             if overlap && (access.writes() || other_access.writes()) {
                 let message =
                     format!("bindings {index} and {other} overlap and one is written; use one read_write binding");
@@ -285,7 +292,7 @@ pub struct Graph {
     label: Arc<str>,
     graph: Arc<any::Graph>,
     uses: Arc<[Use]>,
-    device: usize,
+    device: u64,
     _storages: Vec<Storage>,
 }
 
@@ -301,7 +308,7 @@ impl Graph {
     }
 
     pub(crate) fn replay(&self, context: &Context) -> Result<Submission> {
-        if self.device != context.key() {
+        if self.device != context.id() {
             let message = "the graph was recorded on another device".into();
             return Err(HalError::InvalidUse { operation: "replay", message });
         }

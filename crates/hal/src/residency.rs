@@ -24,9 +24,28 @@ pub struct ResidencyStats {
 
 #[derive(Debug, Default)]
 struct Staged {
+    /// The backend has been told of changes since its last commit.
     changed: bool,
     /// Dropped by their last handle while a submission still used them: removed once it completes.
     leaving: Vec<Arc<Memory>>,
+}
+
+impl Staged {
+    fn remove(&mut self, device: &any::Device, memory: &Memory) {
+        self.changed = true;
+        if let Err(error) = device.residency_remove(&memory.buffer) {
+            tracing::error!(%error, "an allocation could not be removed from the residency set");
+        }
+    }
+
+    /// Removes what has waited long enough, for the caller to drop after the lock: owners of
+    /// foreign memory are the user's code.
+    #[must_use]
+    fn retire(&mut self, device: &any::Device, completed: u64) -> Vec<Arc<Memory>> {
+        let gone: Vec<_> = self.leaving.extract_if(.., |memory| memory.usage.last_use() <= completed).collect();
+        gone.iter().for_each(|memory| self.remove(device, memory));
+        gone
+    }
 }
 
 /// Staging and counting.
@@ -59,29 +78,30 @@ impl ResidencySet {
     pub(crate) fn remove(&self, device: &any::Device, memory: &Arc<Memory>, completed: u64) {
         let mut staged = lock(&self.staged);
         self.removes.fetch_add(1, Ordering::Relaxed);
-        staged.changed = true;
         if memory.usage.last_use() > completed {
             staged.leaving.push(Arc::clone(memory));
-        } else if let Err(error) = device.residency_remove(&memory.buffer) {
-            tracing::error!(%error, "an allocation could not be removed from the residency set");
+        } else {
+            staged.remove(device, memory);
         }
+    }
+
+    /// Frees what was dropped in flight, as far as submissions have completed.
+    pub(crate) fn retire(&self, device: &any::Device, completed: u64) {
+        let gone = lock(&self.staged).retire(device, completed);
+        drop(gone);
     }
 
     /// Commits if anything is staged.
     pub(crate) fn flush(&self, device: &any::Device, completed: u64) -> Result<()> {
         let mut staged = lock(&self.staged);
-        if !staged.changed {
-            return Ok(());
+        let gone = staged.retire(device, completed);
+        if staged.changed {
+            device.residency_commit()?;
+            staged.changed = false;
+            self.commits.fetch_add(1, Ordering::Relaxed);
         }
-        let (gone, leaving): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut staged.leaving).into_iter().partition(|memory| memory.usage.last_use() <= completed);
-        for memory in &gone {
-            device.residency_remove(&memory.buffer)?;
-        }
-        device.residency_commit()?;
-        self.commits.fetch_add(1, Ordering::Relaxed);
-        staged.changed = !leaving.is_empty();
-        staged.leaving = leaving;
+        drop(staged);
+        drop(gone);
         Ok(())
     }
 

@@ -6,8 +6,8 @@ use crate::{
     Context, HalError, Residency, Result,
     backend::{Buffer as _, StorageMode},
     context::Core,
-    memory::{Memory, MirrorUse},
-    sync::{Arc, AtomicBool, Ordering},
+    memory::{HostUse, Memory},
+    sync::{Arc, AtomicBool, Ordering, fence},
     usage::HostAccess,
 };
 
@@ -101,12 +101,21 @@ impl Storage {
 
     /// Handles that exist, recorded but uncommitted commands included.
     pub fn handle_count(&self) -> usize {
-        Arc::strong_count(&self.shared)
+        let count = Arc::strong_count(&self.shared);
+        // What handles did before they were dropped, submissions above all, is seen by whoever
+        // counts them gone.
+        fence(Ordering::Acquire);
+        count
     }
 
     /// True when both are handles of the same memory.
     pub fn same_storage(&self, other: &Storage) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// Takes the poison from all bytes: what follows has nothing to do with what wrote them.
+    pub(crate) fn forget_failures(&self) {
+        self.shared.memory.usage.heal(&(0..self.byte_len()));
     }
 
     /// True when no unfinished submission uses the memory.
@@ -119,7 +128,7 @@ impl Storage {
     /// Without unified memory this is the host mirror as it stands.
     pub fn host_base(&self) -> Option<NonNull<u8>> {
         let memory = &self.shared.memory;
-        memory.host_view(&self.shared.core.device, "contents_ptr", &(0..0), MirrorUse::Read).ok()
+        memory.host_view(&self.shared.core.device, "contents_ptr", &(0..0), HostUse::Read).ok()
     }
 
     fn check_range(&self, operation: &'static str, range: &Range<u64>) -> Result<()> {
@@ -143,6 +152,7 @@ impl Storage {
         let start = memory.host_view(&core.device, operation, &range, purpose)?;
         if access == HostAccess::Write {
             memory.usage.heal(&range);
+            memory.host_has_written(&range);
         }
         // SAFETY: the range is inside the allocation.
         Ok(unsafe { start.add(range.start as usize) })
@@ -158,25 +168,25 @@ impl Storage {
         let purpose = self.host_purpose(operation, access)?;
         let (memory, core) = (&self.shared.memory, &self.shared.core);
         memory.usage.lock_host(operation, &range, access, core.ledger.completed())?;
-        // From here on the range is given back when `held` is dropped, also on an error.
-        let mut held = HostLock { storage: self.clone(), range: range.clone(), access, start: NonNull::dangling() };
-        let start = memory.host_view(&core.device, operation, &range, purpose)?;
+        let start = memory.host_view(&core.device, operation, &range, purpose).inspect_err(|_| {
+            memory.usage.unlock_host(&range, access);
+        })?;
         if access == HostAccess::Write {
             memory.usage.heal(&range);
         }
         // SAFETY: the range is inside the allocation.
-        held.start = unsafe { start.add(range.start as usize) };
-        Ok(held)
+        let start = unsafe { start.add(range.start as usize) };
+        Ok(HostLock { storage: self.clone(), range, access, start })
     }
 
-    fn host_purpose(&self, operation: &'static str, access: HostAccess) -> Result<MirrorUse> {
+    fn host_purpose(&self, operation: &'static str, access: HostAccess) -> Result<HostUse> {
         if self.mode() == StorageMode::Private {
             return Err(HalError::NotHostVisible { operation });
         }
         match access {
-            HostAccess::Read => Ok(MirrorUse::Read),
+            HostAccess::Read => Ok(HostUse::Read),
             HostAccess::Write if self.read_only() => Err(HalError::ReadOnly { operation }),
-            HostAccess::Write => Ok(MirrorUse::Write),
+            HostAccess::Write => Ok(HostUse::Update),
         }
     }
 
@@ -246,6 +256,10 @@ impl HostLock {
 
 impl Drop for HostLock {
     fn drop(&mut self) {
-        self.storage.shared.memory.usage.unlock_host(&self.range, self.access);
+        let memory = &self.storage.shared.memory;
+        if self.access == HostAccess::Write {
+            memory.host_has_written(&self.range);
+        }
+        memory.usage.unlock_host(&self.range, self.access);
     }
 }

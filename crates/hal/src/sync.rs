@@ -8,7 +8,7 @@ pub(crate) use loom::{
         Condvar, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
     },
-    thread::{JoinHandle, yield_now},
+    thread::{JoinHandle, current, yield_now},
 };
 #[cfg(not(loom))]
 pub(crate) use std::{
@@ -17,7 +17,7 @@ pub(crate) use std::{
         Condvar, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
     },
-    thread::{JoinHandle, yield_now},
+    thread::{JoinHandle, current, yield_now},
 };
 
 pub(crate) use std::sync::Arc;

@@ -211,8 +211,9 @@ impl Usage {
     }
 }
 
+/// An empty range overlaps nothing.
 fn overlaps(a: &Range<u64>, b: &Range<u64>) -> bool {
-    a.start < b.end && b.start < a.end
+    a.start.max(b.start) < a.end.min(b.end)
 }
 
 impl Users {

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use memmap2::{Mmap, MmapMut};
+use memmap2::{Mmap, MmapMut, MmapRaw};
 
 use crate::backend::{Buffer as BufferTrait, ForeignMemory};
 
@@ -21,7 +21,7 @@ pub(super) enum Memory {
     /// From the process's allocator: cheap for small sizes.
     Heap(NonNull<u8>, Layout),
     /// Own pages: untouched ones cost nothing.
-    Pages(MmapMut),
+    Pages(MmapRaw),
     File(Mmap),
     Foreign(ForeignMemory),
 }
@@ -44,7 +44,7 @@ impl Memory {
     pub(super) fn allocate(byte_len: usize) -> Option<Self> {
         const SMALL: usize = 256 * 1024;
         if byte_len > SMALL {
-            return MmapMut::map_anon(byte_len).ok().map(Memory::Pages);
+            return MmapMut::map_anon(byte_len).ok().map(|pages| Memory::Pages(pages.into()));
         }
         let layout = Layout::from_size_align(byte_len, PAGE).ok()?;
         // SAFETY: the layout's size is not zero.

@@ -123,6 +123,7 @@ impl DeviceTrait for Device {
             name: system::processor_name(),
             memory_total: self.memory_total,
             memory_free: system::memory().available,
+            memory_in_use: self.in_use.load(Ordering::Relaxed),
             max_buffer_bytes: self.memory_limit.min(isize::MAX as u64),
             unified: true,
             compute_units: self.threads,
@@ -131,15 +132,16 @@ impl DeviceTrait for Device {
     }
 
     fn allocate(&self, byte_len: u64, _mode: StorageMode) -> Result<Buffer> {
-        let before = self.in_use.fetch_add(byte_len, Ordering::Relaxed);
-        let granted = before.checked_add(byte_len).is_some_and(|total| total <= self.memory_limit);
-        let memory = if granted { usize::try_from(byte_len).ok().and_then(Memory::allocate) } else { None };
-        match memory {
+        let limit = self.memory_limit.min(isize::MAX as u64);
+        let sum = |in_use: u64| in_use.checked_add(byte_len).filter(|total| *total <= limit);
+        if self.in_use.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum).is_err() {
+            return Err(self.out_of_memory(byte_len, "over the device's limit"));
+        }
+        match usize::try_from(byte_len).ok().and_then(Memory::allocate) {
             Some(memory) => Ok(Buffer { memory, byte_len: byte_len as usize, in_use: Arc::clone(&self.in_use) }),
             None => {
                 self.in_use.fetch_sub(byte_len, Ordering::Relaxed);
-                let reason = if granted { "the system refused" } else { "over the device's limit" };
-                Err(self.out_of_memory(byte_len, reason))
+                Err(self.out_of_memory(byte_len, "the system refused"))
             }
         }
     }
@@ -220,6 +222,10 @@ impl DeviceTrait for Device {
 
     fn residency_commit(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn on_own_thread(&self) -> bool {
+        self.queue.is_current_thread()
     }
 
     fn fail_next_submission(&self, message: &str) -> bool {

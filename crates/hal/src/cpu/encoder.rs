@@ -48,7 +48,7 @@ fn host_range(bound: &Bound<'_, Cpu>) -> Result<HostRange> {
     // SAFETY: the common layer binds only ranges inside the buffer.
     let start = unsafe { bound.buffer.start().as_ptr().add(offset) };
     debug_assert!(bound.offset + bound.byte_len <= bound.buffer.byte_len());
-    Ok(HostRange { start, byte_len })
+    Ok(HostRange { start, byte_len, access: bound.access })
 }
 
 impl EncoderTrait for Encoder {
@@ -62,6 +62,10 @@ impl EncoderTrait for Encoder {
         launch: Launch,
         label: &str,
     ) -> Result<()> {
+        if launch.items == 0 {
+            let message = format!("`{label}` was launched over groups {:?} without work items", launch.groups);
+            return Err(HalError::InvalidUse { operation: "dispatch", message });
+        }
         let bindings = bindings.iter().map(host_range).collect::<Result<Box<[HostRange]>>>()?;
         let items_per_chunk = if kernel.is_whole() { launch.items } else { launch.items_per_chunk };
         let action = Action::Kernel { kernel: kernel.clone(), bindings, params: params.into() };

@@ -4,6 +4,8 @@ use std::{any::type_name, fmt, ops::Range, sync::Arc};
 
 use bytemuck::{AnyBitPattern, Pod};
 
+use crate::Access;
+
 /// Why a kernel gave up: reported as the failure of its submission.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelFault(pub String);
@@ -76,6 +78,7 @@ impl CpuKernel {
 pub(crate) struct HostRange {
     pub(crate) start: *mut u8,
     pub(crate) byte_len: usize,
+    pub(crate) access: Access,
 }
 
 // SAFETY: a range is only a description; who may touch its bytes when is decided by the
@@ -142,16 +145,22 @@ impl<'a> Invocation<'a> {
         unsafe { std::slice::from_raw_parts(start, len) }
     }
 
+    fn written<T>(&self, index: usize) -> (*mut T, usize) {
+        assert!(self.bindings[index].access.writes(), "binding {index} is declared as read only");
+        self.range(index)
+    }
+
     /// Elements `elements` of binding `index`, which the dispatch declares as written.
     ///
     /// # Safety
     /// * The elements belong to this call's items, and no other reference to them is live.
     ///
     /// # Panics
-    /// As [`Self::input`], and when `elements` is out of range.
+    /// As [`Self::input`], when `elements` is out of range, and when the binding is declared as read
+    /// only.
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn output<T: Pod>(&self, index: usize, elements: Range<usize>) -> &'a mut [T] {
-        let (start, len) = self.range::<T>(index);
+        let (start, len) = self.written::<T>(index);
         assert!(elements.start <= elements.end && elements.end <= len, "binding {index}: {elements:?} of {len}");
         // SAFETY: inside the bound range; exclusive by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(start.add(elements.start), elements.len()) }
@@ -161,9 +170,9 @@ impl<'a> Invocation<'a> {
     /// elements.
     ///
     /// # Panics
-    /// As [`Self::input`].
+    /// As [`Self::input`], and when the binding is declared as read only.
     pub fn output_pointer<T: Pod>(&self, index: usize) -> (*mut T, usize) {
-        self.range::<T>(index)
+        self.written::<T>(index)
     }
 }
 
@@ -200,9 +209,9 @@ impl WholeArguments<'_> {
     /// Binding `index` for writing.
     ///
     /// # Panics
-    /// As [`Invocation::input`].
+    /// As [`Invocation::input`], and when the binding is declared as read only.
     pub fn output<T: Pod>(&mut self, index: usize) -> &mut [T] {
-        let (_, len) = self.invocation.range::<T>(index);
+        let (_, len) = self.invocation.written::<T>(index);
         // SAFETY: the kernel runs on one thread and `&mut self` excludes every other reference that
         // it handed out.
         unsafe { self.invocation.output(index, 0..len) }

@@ -17,8 +17,12 @@ impl<T: Clone> Latch<T> {
 
     /// Sets the value and wakes all who wait.
     pub(crate) fn set(&self, value: T) {
-        *lock(&self.value) = Some(value);
-        self.done.store(true, Ordering::Release);
+        {
+            let mut slot = lock(&self.value);
+            *slot = Some(value);
+            // Under the lock: whoever has waited finds it set.
+            self.done.store(true, Ordering::Release);
+        }
         self.changed.notify_all();
     }
 

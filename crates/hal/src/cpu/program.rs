@@ -40,14 +40,18 @@ impl Command {
 
     fn run_chunk(&self, chunk: usize) -> Result<(), String> {
         let start = chunk * self.items_per_chunk;
-        let items = start..(start + self.items_per_chunk).min(self.items);
+        let items = start..start.saturating_add(self.items_per_chunk).min(self.items);
         match &self.action {
             Action::Kernel { kernel, bindings, params } => {
                 let invocation = Invocation { bindings, params, items, total_items: self.items };
                 match catch_unwind(AssertUnwindSafe(|| kernel.run(&invocation))) {
                     Ok(Ok(())) => Ok(()),
                     Ok(Err(fault)) => Err(format!("kernel `{}`: {}", self.label, fault.0)),
-                    Err(panic) => Err(format!("kernel `{}` panicked: {}", self.label, panic_text(&*panic))),
+                    Err(panic) => {
+                        let message = format!("kernel `{}` panicked: {}", self.label, panic_text(&*panic));
+                        drop_quietly(panic);
+                        Err(message)
+                    }
                 }
             }
             // SAFETY: both ranges are valid for the submission and disjoint, and the items of a copy
@@ -62,6 +66,14 @@ impl Command {
                 Ok(())
             },
         }
+    }
+}
+
+/// Drops a value of the user's; a panic of its own must not end a thread of the team.
+pub(super) fn drop_quietly<T>(value: T) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        tracing::error!(panic = panic_text(&*panic), "a destructor panicked");
+        std::mem::forget(panic);
     }
 }
 
@@ -106,7 +118,8 @@ impl Program {
             if last == first {
                 continue;
             }
-            let chunks: usize = commands[first..last].iter().map(Command::chunks).sum();
+            let chunks =
+                commands[first..last].iter().fold(0_usize, |sum, command| sum.saturating_add(command.chunks()));
             match segments.last_mut() {
                 Some(previous) if chunks <= 1 && previous.serial => previous.last = last,
                 _ => segments.push(Segment { first, last, chunks, serial: chunks <= 1, next: AtomicUsize::new(0) }),

@@ -5,11 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{latch::Latch, program::Program, team::Team};
+use super::{
+    latch::Latch,
+    program::{Program, drop_quietly},
+    team::Team,
+};
 use crate::{
     HalError, Result,
     backend::{Pending as PendingTrait, Timing},
-    sync::{Arc, AtomicBool, AtomicUsize, Condvar, JoinHandle, Mutex, Ordering, SPINS, lock, spawn, spin_loop},
+    sync::{
+        Arc, AtomicBool, AtomicUsize, Condvar, JoinHandle, Mutex, Ordering, SPINS, current, lock, spawn, spin_loop,
+    },
 };
 
 type Outcome = Result<Timing>;
@@ -80,6 +86,11 @@ impl Queue {
         pending
     }
 
+    /// True on the thread that runs the jobs.
+    pub(super) fn is_current_thread(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| thread.thread().id() == current().id())
+    }
+
     pub(super) fn set_profiling(&self, on: bool) {
         self.shared.profiling.store(on, Ordering::Relaxed);
     }
@@ -144,8 +155,8 @@ fn serve(shared: &Shared, team: &Team<Program>) {
         };
         let timing = Timing { execution: started.elapsed(), queued: started - submitted };
         let label = program.label.to_string();
-        // Whoever waits may free what the program points to.
-        drop(program);
+        // Whoever has waited finds what the kernels hold given back.
+        drop_quietly(program);
         outcome.set(match failure {
             None => Ok(timing),
             Some(message) => Err(HalError::SubmissionFailed { label, message }),

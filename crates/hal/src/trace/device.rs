@@ -208,6 +208,10 @@ impl DeviceTrait for Device {
         Ok(())
     }
 
+    fn on_own_thread(&self) -> bool {
+        self.inner.on_own_thread()
+    }
+
     fn fail_next_submission(&self, message: &str) -> bool {
         self.inner.fail_next_submission(message)
     }

@@ -17,7 +17,7 @@ pub struct Encoder {
 }
 
 fn narrow<'a>(bound: &Bound<'a, Trace>) -> Bound<'a, Cpu> {
-    Bound { buffer: &bound.buffer.inner, offset: bound.offset, byte_len: bound.byte_len }
+    Bound { buffer: &bound.buffer.inner, offset: bound.offset, byte_len: bound.byte_len, access: bound.access }
 }
 
 fn name(bound: &Bound<'_, Trace>) -> String {
