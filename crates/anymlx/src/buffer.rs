@@ -65,7 +65,7 @@ impl MlxBuffer {
     /// A zero-copy view of `n_elements` from `byte_offset`, relative to this handle.
     ///
     /// Same dtype, shape `[n_elements]`. Views of views add their offsets. Kernels bound to the view
-    /// see only its bytes.
+    /// see only its bytes, and need it to start at a multiple of the element size.
     ///
     /// # Panics
     /// When the range leaves this handle's logical bytes; [`Self::try_slice_view`] returns an error.
@@ -80,8 +80,7 @@ impl MlxBuffer {
     /// As [`Self::slice_view`], without the panic.
     ///
     /// # Errors
-    /// `InvalidArgument` when the range leaves this handle's logical bytes, or its start in the
-    /// allocation is not a multiple of the element size.
+    /// `InvalidArgument` when the range leaves this handle's logical bytes.
     pub fn try_slice_view(&self, byte_offset: u64, n_elements: usize) -> Result<Self> {
         let bytes = count_bytes(&[n_elements], self.dtype);
         let fits = bytes.filter(|bytes| byte_offset.checked_add(*bytes).is_some_and(|end| end <= self.byte_len));
@@ -94,41 +93,7 @@ impl MlxBuffer {
                 ),
             ));
         };
-        let absolute = self.byte_offset + byte_offset;
-        if !absolute.is_multiple_of(self.dtype.size_of() as u64) {
-            let message =
-                format_args!("byte {absolute} of the allocation is not a multiple of {}", self.dtype.size_of());
-            return Err(MlxError::invalid("slice_view", message));
-        }
-        Ok(Self::new(self.raw.clone(), self.dtype, vec![n_elements], absolute, bytes))
-    }
-
-    /// A zero-copy view of bytes of this handle with another dtype and shape: a tensor inside a
-    /// mapped file.
-    ///
-    /// # Errors
-    /// `InvalidArgument` when the range leaves this handle's logical bytes, its start in the
-    /// allocation is not a multiple of the element size, or the shape needs more bytes.
-    pub fn view_as(
-        &self,
-        byte_offset: u64,
-        byte_len: usize,
-        dtype: DType,
-        shape: impl Into<Vec<usize>>,
-    ) -> Result<Self> {
-        const OPERATION: &str = "view_as";
-        let shape = shape.into();
-        crate::device::check_shape(OPERATION, byte_len, dtype, &shape)?;
-        if byte_offset.checked_add(byte_len as u64).is_none_or(|end| end > self.byte_len) {
-            let message = format_args!("{byte_len} bytes at {byte_offset} of a handle of {} bytes", self.byte_len);
-            return Err(MlxError::invalid(OPERATION, message));
-        }
-        let absolute = self.byte_offset + byte_offset;
-        if !absolute.is_multiple_of(dtype.size_of() as u64) {
-            let message = format_args!("byte {absolute} of the allocation is not a multiple of {}", dtype.size_of());
-            return Err(MlxError::invalid(OPERATION, message));
-        }
-        Ok(Self::new(self.raw.clone(), dtype, shape, absolute, byte_len as u64))
+        Ok(Self::new(self.raw.clone(), self.dtype, vec![n_elements], self.byte_offset + byte_offset, bytes))
     }
 
     /// The same bytes with another shape; writes through either handle are seen by the other.
@@ -238,11 +203,18 @@ impl MlxBuffer {
         Ok(bytes / size)
     }
 
-    fn check_aligned<T>(operation: &'static str, start: *const u8) -> Result<()> {
+    /// As [`Self::typed_len`], for a slice in place. Comes before everything that changes something.
+    fn slice_len<T>(&self, operation: &'static str) -> Result<usize> {
+        let len = self.typed_len::<T>(operation)?;
+        let start = self.contents_ptr().cast::<u8>().wrapping_add(self.byte_offset as usize);
         if start.cast::<T>().is_aligned() {
-            return Ok(());
+            return Ok(len);
         }
-        let message = format_args!("the bytes at {start:p} are not aligned to {}", align_of::<T>());
+        let message = format_args!(
+            "byte {} of the allocation, at {start:p}, is not aligned to {}",
+            self.byte_offset,
+            align_of::<T>()
+        );
         Err(MlxError::invalid(operation, message))
     }
 
@@ -258,9 +230,8 @@ impl MlxBuffer {
     /// `Locked`, `Poisoned`, `NotHostVisible`.
     pub fn as_slice<T: Pod>(&self) -> Result<&[T]> {
         const OPERATION: &str = "as_slice";
-        let len = self.typed_len::<T>(OPERATION)?;
+        let len = self.slice_len::<T>(OPERATION)?;
         let start = self.storage().peek_host(OPERATION, self.range(), HostAccess::Read)?.as_ptr();
-        Self::check_aligned::<T>(OPERATION, start)?;
         // SAFETY: inside the allocation, aligned, any bit pattern is a `T`, and no unfinished
         // command writes the storage; the borrow of the handle keeps the storage alive.
         Ok(unsafe { std::slice::from_raw_parts(start.cast(), len) })
@@ -273,9 +244,8 @@ impl MlxBuffer {
     /// command uses the storage.
     pub fn as_mut_slice<T: Pod>(&mut self) -> Result<&mut [T]> {
         const OPERATION: &str = "as_mut_slice";
-        let len = self.typed_len::<T>(OPERATION)?;
+        let len = self.slice_len::<T>(OPERATION)?;
         let start = self.storage().peek_host(OPERATION, self.range(), HostAccess::Write)?.as_ptr();
-        Self::check_aligned::<T>(OPERATION, start)?;
         // SAFETY: as in `as_slice`; no unfinished command uses the storage at all, and the handle is
         // borrowed exclusively.
         Ok(unsafe { std::slice::from_raw_parts_mut(start.cast(), len) })
@@ -288,9 +258,8 @@ impl MlxBuffer {
     /// As [`Self::as_slice`].
     pub fn read<T: Pod>(&self) -> Result<ReadGuard<[T]>> {
         const OPERATION: &str = "read";
-        let len = self.typed_len::<T>(OPERATION)?;
+        let len = self.slice_len::<T>(OPERATION)?;
         let lock = self.storage().lock_host(OPERATION, self.range(), HostAccess::Read)?;
-        Self::check_aligned::<T>(OPERATION, lock.start().as_ptr())?;
         Ok(ReadGuard::new(lock, len))
     }
 
@@ -301,9 +270,8 @@ impl MlxBuffer {
     /// As [`Self::as_mut_slice`].
     pub fn write<T: Pod>(&self) -> Result<WriteGuard<[T]>> {
         const OPERATION: &str = "write";
-        let len = self.typed_len::<T>(OPERATION)?;
+        let len = self.slice_len::<T>(OPERATION)?;
         let lock = self.storage().lock_host(OPERATION, self.range(), HostAccess::Write)?;
-        Self::check_aligned::<T>(OPERATION, lock.start().as_ptr())?;
         Ok(WriteGuard::new(lock, len))
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anymlx_hal::{Access, Graph as HalGraph, Launch, Recorder, Submission as HalSubmission, Timing, any::Graph};
+use anymlx_hal::{Access, Graph as HalGraph, Launch, Lease, Recorder, Submission as HalSubmission, Timing, any::Graph};
 use bytemuck::Pod;
 
 use crate::{DType, Kernel, MlxBuffer, MlxBufferPool, MlxDevice, MlxError, Result};
@@ -30,6 +30,20 @@ pub fn read_write(buffer: &MlxBuffer) -> Binding<'_> {
 }
 
 impl Binding<'_> {
+    /// Devices fault on elements that are not where their size puts them.
+    fn check_aligned(&self, kernel: &Kernel, index: usize) -> Result<()> {
+        let (start, size) = (self.buffer.byte_offset(), self.buffer.dtype().size_of() as u64);
+        if start.is_multiple_of(size) {
+            return Ok(());
+        }
+        let message = format_args!(
+            "binding {index} of `{}` starts at byte {start} of its allocation, needed a multiple of {size} for {}",
+            kernel.name(),
+            self.buffer.dtype()
+        );
+        Err(MlxError::invalid("dispatch", message))
+    }
+
     fn lower(&self) -> anymlx_hal::Binding<'_> {
         let range = self.buffer.range();
         anymlx_hal::Binding {
@@ -68,8 +82,9 @@ impl CommandEncoder {
     /// A launch of 0 items (and 0 groups) does nothing.
     ///
     /// # Errors
-    /// `InvalidArgument` after commit, for a kernel or buffer of another device, or when a written
-    /// buffer overlaps another binding of the same command; `ReadOnly`.
+    /// `InvalidArgument` after commit, for a kernel or buffer of another device, for a view that does
+    /// not start at a multiple of its element size, or when a written buffer overlaps another binding
+    /// of the same command; `ReadOnly`.
     pub fn dispatch<P: Pod>(
         &mut self,
         kernel: &Kernel,
@@ -77,6 +92,7 @@ impl CommandEncoder {
         params: &P,
         launch: Launch,
     ) -> Result<()> {
+        bindings.iter().enumerate().try_for_each(|(index, binding)| binding.check_aligned(kernel, index))?;
         let lowered: Vec<_> = bindings.iter().map(Binding::lower).collect();
         Ok(self.recorder.dispatch(kernel, &lowered, bytemuck::bytes_of(params), launch, kernel.name())?)
     }
@@ -122,7 +138,9 @@ impl CommandEncoder {
     }
 
     /// A buffer for intermediate results of this encoder's commands. It comes from `pool` and goes
-    /// back at commit; the pool hands it out again only after the commands have completed.
+    /// back by itself once the commands are committed (or the graph that they became is dropped) and
+    /// the caller's handles are gone; the pool hands it out again only after the commands have
+    /// completed.
     ///
     /// # Errors
     /// As [`MlxBufferPool::alloc`].
@@ -131,7 +149,7 @@ impl CommandEncoder {
         let Some(bytes) = bytes else {
             return Err(MlxError::invalid("scratch", format_args!("the shape {shape:?} is too large")));
         };
-        let buffer = pool.alloc(&self.device, bytes, dtype, shape.to_vec())?;
+        let buffer = pool.lease(&self.device, bytes, dtype, shape.to_vec(), Lease::UntilDropped)?;
         self.scratch.push(buffer.clone());
         Ok(buffer)
     }
@@ -143,9 +161,9 @@ impl CommandEncoder {
     /// work reads what earlier work failed to write; `CommandBufferError` when the device is lost.
     /// The commands are abandoned on an error.
     pub fn commit(&mut self) -> Result<Submission> {
-        let submission = self.recorder.commit()?;
+        let submission = self.recorder.commit();
         self.scratch.clear();
-        Ok(Submission { inner: submission })
+        Ok(Submission { inner: submission? })
     }
 
     /// As [`Self::commit`], under another label.

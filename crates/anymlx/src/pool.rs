@@ -1,6 +1,6 @@
 //! Reuse of buffers.
 
-use anymlx_hal::{BlockPool, PoolStats};
+use anymlx_hal::{BlockPool, Lease, PoolStats};
 
 use crate::{DType, MlxBuffer, MlxDevice, MlxError, RawBuffer, Result, device::check_shape};
 
@@ -31,8 +31,20 @@ impl MlxBufferPool {
     /// As [`MlxDevice::alloc_buffer`]; `InvalidArgument` for another device than the pool's;
     /// `BufferAllocationError` past the pool's limit.
     pub fn alloc(&mut self, device: &MlxDevice, byte_len: usize, dtype: DType, shape: Vec<usize>) -> Result<MlxBuffer> {
+        self.lease(device, byte_len, dtype, shape, Lease::UntilReleased)
+    }
+
+    /// As [`Self::alloc`], with a say in how the buffer comes back.
+    pub(crate) fn lease(
+        &mut self,
+        device: &MlxDevice,
+        byte_len: usize,
+        dtype: DType,
+        shape: Vec<usize>,
+        lease: Lease,
+    ) -> Result<MlxBuffer> {
         check_shape("pool alloc", byte_len, dtype, &shape)?;
-        let storage = self.blocks.allocate(device.context(), byte_len as u64)?;
+        let storage = self.blocks.allocate(device.context(), byte_len as u64, lease)?;
         Ok(MlxBuffer::new(RawBuffer { storage }, dtype, shape, 0, byte_len as u64))
     }
 
