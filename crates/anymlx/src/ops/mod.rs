@@ -4,11 +4,36 @@
 //! dtypes and aliasing, and records commands. Activations are `f32` and row-major, one row for each
 //! token unless said otherwise.
 
+pub mod add_rms_norm;
+pub mod argmax;
+pub mod attention;
 mod check;
+pub mod copy;
+pub mod elementwise;
+pub mod gated_activation;
 pub mod increment;
+pub mod kv_cache_write;
+mod lanes;
+mod launch;
+mod math;
 pub mod rms_norm;
+pub mod rope;
+pub mod sample;
+pub mod softmax;
 #[cfg(test)]
 mod test_devices;
+pub mod transpose;
 
+pub use add_rms_norm::add_rms_norm;
+pub use argmax::argmax;
+pub use attention::{AttentionParams, attention};
+pub use copy::copy;
+pub use elementwise::{add, add_bias, add_in_place, multiply, scale, softcap};
+pub use gated_activation::{Activation, gated_activation};
 pub use increment::increment;
+pub use kv_cache_write::kv_cache_write;
 pub use rms_norm::{RmsNormParams, rms_norm, rms_norm_in_place};
+pub use rope::{RopeLayout, RopeParams, RopeScaling, rope};
+pub use sample::{SampleParams, sample};
+pub use softmax::softmax;
+pub use transpose::transpose;

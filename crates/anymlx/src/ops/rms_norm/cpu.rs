@@ -1,62 +1,65 @@
 //! One item is one row.
 
 use super::Block;
-use crate::{CpuKernel, Invocation, KernelResult};
+use crate::{
+    Invocation, KernelResult,
+    ops::lanes::{LaneKernel, Lanes, sum, zip, zip_in_place},
+};
+
+pub(super) struct RmsNorm;
+pub(super) struct RmsNormInPlace;
 
 // SAFETY: item `r` writes elements `r * columns .. (r + 1) * columns` of binding 2 and nothing else.
-pub(super) const KERNEL: CpuKernel = unsafe { CpuKernel::partitioned(run) };
+unsafe impl LaneKernel for RmsNorm {
+    #[inline(always)]
+    fn run<L: Lanes>(invocation: &Invocation<'_>) -> KernelResult {
+        let block: Block = invocation.params();
+        let columns = block.columns as usize;
+        let input = invocation.input::<f32>(0);
+        let weight = invocation.input::<f32>(1);
+        for row in invocation.items() {
+            let elements = row * columns..(row + 1) * columns;
+            // SAFETY: the elements of this item.
+            let output = unsafe { invocation.output::<f32>(2, elements.clone()) };
+            normalize::<L>(&input[elements], weight, output, block.epsilon, block.weight_offset);
+        }
+        Ok(())
+    }
+}
 
 // SAFETY: item `r` reads and writes elements `r * columns .. (r + 1) * columns` of binding 0.
-pub(super) const IN_PLACE: CpuKernel = unsafe { CpuKernel::partitioned(run_in_place) };
-
-fn run(invocation: &Invocation<'_>) -> KernelResult {
-    let block: Block = invocation.params();
-    let columns = block.columns as usize;
-    let input = invocation.input::<f32>(0);
-    let weight = invocation.input::<f32>(1);
-    for row in invocation.items() {
-        let elements = row * columns..(row + 1) * columns;
-        // SAFETY: the elements of this item.
-        let output = unsafe { invocation.output::<f32>(2, elements.clone()) };
-        normalize(&input[elements], weight, output, &block);
-    }
-    Ok(())
-}
-
-fn run_in_place(invocation: &Invocation<'_>) -> KernelResult {
-    let block: Block = invocation.params();
-    let columns = block.columns as usize;
-    let weight = invocation.input::<f32>(1);
-    for row in invocation.items() {
-        // SAFETY: the elements of this item.
-        let values = unsafe { invocation.output::<f32>(0, row * columns..(row + 1) * columns) };
-        let factor = inverse_root_mean_square(values, &block);
-        for (value, &weight) in values.iter_mut().zip(weight) {
-            *value = *value * factor * (weight + block.weight_offset);
+unsafe impl LaneKernel for RmsNormInPlace {
+    #[inline(always)]
+    fn run<L: Lanes>(invocation: &Invocation<'_>) -> KernelResult {
+        let block: Block = invocation.params();
+        let columns = block.columns as usize;
+        let weight = invocation.input::<f32>(1);
+        let offset = L::splat(block.weight_offset);
+        for row in invocation.items() {
+            // SAFETY: the elements of this item.
+            let values = unsafe { invocation.output::<f32>(0, row * columns..(row + 1) * columns) };
+            let factor = L::splat(inverse_root_mean_square::<L>(values, block.epsilon));
+            zip_in_place(values, weight, |value: L, weight| value.mul(factor).mul(weight.add(offset)));
         }
-    }
-    Ok(())
-}
-
-fn inverse_root_mean_square(values: &[f32], block: &Block) -> f32 {
-    1.0 / (sum_of_squares(values) / values.len() as f32 + block.epsilon).sqrt()
-}
-
-fn normalize(input: &[f32], weight: &[f32], output: &mut [f32], block: &Block) {
-    let factor = inverse_root_mean_square(input, block);
-    for ((output, &input), &weight) in output.iter_mut().zip(input).zip(weight) {
-        *output = input * factor * (weight + block.weight_offset);
+        Ok(())
     }
 }
 
-/// Eight sums side by side vectorise and keep rounding errors small.
-fn sum_of_squares(values: &[f32]) -> f32 {
-    let (chunks, rest) = values.as_chunks::<8>();
-    let mut sums = [0.0_f32; 8];
-    for chunk in chunks {
-        for (sum, value) in sums.iter_mut().zip(chunk) {
-            *sum += value * value;
-        }
-    }
-    sums.iter().sum::<f32>() + rest.iter().map(|value| value * value).sum::<f32>()
+#[inline(always)]
+fn inverse_root_mean_square<L: Lanes>(values: &[f32], epsilon: f32) -> f32 {
+    1.0 / (sum(values, |value: L, sum| value.mul_add(value, sum)) / values.len() as f32 + epsilon).sqrt()
+}
+
+/// One row.
+#[inline(always)]
+pub(in crate::ops) fn normalize<L: Lanes>(
+    input: &[f32],
+    weight: &[f32],
+    output: &mut [f32],
+    epsilon: f32,
+    weight_offset: f32,
+) {
+    let factor = L::splat(inverse_root_mean_square::<L>(input, epsilon));
+    let offset = L::splat(weight_offset);
+    zip(input, weight, output, |value: L, weight| value.mul(factor).mul(weight.add(offset)));
 }

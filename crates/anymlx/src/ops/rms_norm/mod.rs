@@ -1,15 +1,16 @@
 //! Root-mean-square normalisation (Zhang and Sennrich 2019, <https://arxiv.org/abs/1910.07467>).
 
-mod cpu;
+pub(super) mod cpu;
 #[cfg(test)]
 mod tests;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::check::Check;
-use crate::{
-    CommandEncoder, DType, KernelKey, Launch, MlxBuffer, Result, TensorType, read, read_write, registry::BuiltIn, write,
+use super::{
+    check::Check,
+    launch::{self, LIGHT_CHUNK},
 };
+use crate::{CommandEncoder, DType, MlxBuffer, Result, read, read_write, write};
 
 /// Parameters of [`rms_norm`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,7 +32,7 @@ struct Block {
 /// `output[r, c] = input[r, c] / sqrt(mean_c(input[r, c]²) + epsilon) * (weight[c] + weight_offset)`.
 ///
 /// `input` and `output` are `f32` `[.., columns]` of the same shape, `weight` is `f32` `[columns]`.
-/// Sums are taken in `f32` over at least 8 independent partial sums.
+/// Sums are taken in `f32` over at least 32 independent partial sums.
 ///
 /// # Errors
 /// `InvalidArgument` for shapes or dtypes that do not fit, or when `output` overlaps an input.
@@ -76,18 +77,11 @@ fn record(
     check.shape("weight", weight, &[columns])?;
     let block =
         Block { columns: check.u32("columns", columns)?, epsilon: params.epsilon, weight_offset: params.weight_offset };
-    let (variant, cpu) = match output {
-        Some(_) => ("", cpu::KERNEL),
-        None => ("in_place", cpu::IN_PLACE),
+    let kernel = match output {
+        Some(_) => launch::kernel::<cpu::RmsNorm>(encoder, "rms_norm", DType::F32)?,
+        None => launch::kernel::<cpu::RmsNormInPlace>(encoder, "rms_norm_in_place", DType::F32)?,
     };
-    let key = KernelKey { operation: "rms_norm", element: TensorType::Dense(DType::F32), variant };
-    let kernel = encoder.device().kernels().built_in(&BuiltIn { key, gpu: "", cpu })?;
-    let launch = Launch {
-        groups: [check.u32("rows", rows)?, 1, 1],
-        threads_per_group: 256,
-        items: rows,
-        items_per_chunk: (16 * 1024 / columns).max(1),
-    };
+    let launch = launch::rows(*check, rows, columns, LIGHT_CHUNK)?;
     match output {
         Some(output) => encoder.dispatch(&kernel, &[read(input), read(weight), write(output)], &block, launch),
         None => encoder.dispatch(&kernel, &[read_write(input), read(weight)], &block, launch),

@@ -1,0 +1,95 @@
+//! Sums, products and caps, element by element.
+
+mod cpu;
+
+use super::{
+    check::Check,
+    launch::{self, HEAVY_CHUNK, LIGHT_CHUNK},
+};
+use crate::{CommandEncoder, DType, MlxBuffer, Result, read, read_write, write};
+
+fn check_same(check: Check, buffers: &[(&str, &MlxBuffer)]) -> Result<usize> {
+    let first = buffers[0].1;
+    for (name, buffer) in buffers {
+        check.dtype(name, buffer, &[DType::F32])?;
+        check.shape(name, buffer, first.shape())?;
+    }
+    Ok(first.element_count())
+}
+
+/// `output = left + right`, all `f32` of one shape.
+///
+/// # Errors
+/// `InvalidArgument` for other shapes or dtypes, or when `output` overlaps an input.
+pub fn add(encoder: &mut CommandEncoder, left: &MlxBuffer, right: &MlxBuffer, output: &MlxBuffer) -> Result<()> {
+    let check = Check::new("add");
+    let count = check_same(check, &[("left", left), ("right", right), ("output", output)])?;
+    let kernel = launch::kernel::<cpu::Add>(encoder, "add", DType::F32)?;
+    let launch = launch::elements(check, count, LIGHT_CHUNK)?;
+    encoder.dispatch(&kernel, &[read(left), read(right), write(output)], &(), launch)
+}
+
+/// `target += update`, both `f32` of one shape.
+///
+/// # Errors
+/// `InvalidArgument` for other shapes or dtypes, or when the two overlap.
+pub fn add_in_place(encoder: &mut CommandEncoder, target: &MlxBuffer, update: &MlxBuffer) -> Result<()> {
+    let check = Check::new("add_in_place");
+    let count = check_same(check, &[("target", target), ("update", update)])?;
+    let kernel = launch::kernel::<cpu::AddInPlace>(encoder, "add_in_place", DType::F32)?;
+    let launch = launch::elements(check, count, LIGHT_CHUNK)?;
+    encoder.dispatch(&kernel, &[read_write(target), read(update)], &(), launch)
+}
+
+/// `values[r, c] += bias[c]`: `values` is `f32` `[.., columns]`, `bias` is `f32` `[columns]`.
+///
+/// # Errors
+/// `InvalidArgument` for other shapes or dtypes, or when the two overlap.
+pub fn add_bias(encoder: &mut CommandEncoder, values: &MlxBuffer, bias: &MlxBuffer) -> Result<()> {
+    let check = Check::new("add_bias");
+    check.dtype("values", values, &[DType::F32])?;
+    check.dtype("bias", bias, &[DType::F32])?;
+    let (rows, columns) = check.rows("values", values)?;
+    check.shape("bias", bias, &[columns])?;
+    let kernel = launch::kernel::<cpu::AddBias>(encoder, "add_bias", DType::F32)?;
+    let launch = launch::rows(check, rows, columns, LIGHT_CHUNK)?;
+    encoder.dispatch(&kernel, &[read_write(values), read(bias)], &(), launch)
+}
+
+/// `output = left * right`, all `f32` of one shape.
+///
+/// # Errors
+/// `InvalidArgument` for other shapes or dtypes, or when `output` overlaps an input.
+pub fn multiply(encoder: &mut CommandEncoder, left: &MlxBuffer, right: &MlxBuffer, output: &MlxBuffer) -> Result<()> {
+    let check = Check::new("multiply");
+    let count = check_same(check, &[("left", left), ("right", right), ("output", output)])?;
+    let kernel = launch::kernel::<cpu::Multiply>(encoder, "multiply", DType::F32)?;
+    let launch = launch::elements(check, count, LIGHT_CHUNK)?;
+    encoder.dispatch(&kernel, &[read(left), read(right), write(output)], &(), launch)
+}
+
+/// `values *= factor`, `f32` of any shape.
+///
+/// # Errors
+/// `InvalidArgument` for another dtype.
+pub fn scale(encoder: &mut CommandEncoder, values: &MlxBuffer, factor: f32) -> Result<()> {
+    let check = Check::new("scale");
+    let count = check_same(check, &[("values", values)])?;
+    let kernel = launch::kernel::<cpu::Scale>(encoder, "scale", DType::F32)?;
+    let launch = launch::elements(check, count, LIGHT_CHUNK)?;
+    encoder.dispatch(&kernel, &[read_write(values)], &factor, launch)
+}
+
+/// `values = cap * tanh(values / cap)`, `f32` of any shape: keeps values within `-cap..=cap`
+/// (Gemma 2, <https://arxiv.org/abs/2408.00118>).
+///
+/// # Errors
+/// `InvalidArgument` for another dtype, or a cap that is not a positive number.
+pub fn softcap(encoder: &mut CommandEncoder, values: &MlxBuffer, cap: f32) -> Result<()> {
+    let check = Check::new("softcap");
+    check.that(cap > 0.0 && cap.is_finite(), format_args!("the cap is {cap}, needed a positive number"))?;
+    let count = check_same(check, &[("values", values)])?;
+    let kernel = launch::kernel::<cpu::Softcap>(encoder, "softcap", DType::F32)?;
+    let launch = launch::elements(check, count, HEAVY_CHUNK)?;
+    encoder.dispatch(&kernel, &[read_write(values)], &cap, launch)
+}

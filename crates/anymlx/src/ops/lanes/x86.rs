@@ -1,0 +1,265 @@
+//! The vectors of x86-64. AVX-512 needs Rust 1.89.
+#![allow(clippy::incompatible_msrv)]
+
+use std::arch::x86_64::*;
+
+use half::f16;
+
+use super::Lanes;
+
+/// 256 bits: AVX2, FMA, F16C.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avx2(__m256);
+
+/// 512 bits: AVX-512 F, BW, DQ, VL.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avx512(__m512);
+
+// SAFETY of every block below: `Lanes` methods run only where the processor has the level's
+// instructions, and slices are cut to the vector's length before their pointers are used.
+
+impl Lanes for Avx2 {
+    const WIDTH: usize = 8;
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm256_set1_ps(value) })
+    }
+
+    #[inline(always)]
+    fn load(values: &[f32]) -> Self {
+        let values = &values[..8];
+        // SAFETY: see above.
+        Self(unsafe { _mm256_loadu_ps(values.as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn load_f16(values: &[f16]) -> Self {
+        let values = &values[..8];
+        // SAFETY: see above.
+        Self(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(values.as_ptr().cast())) })
+    }
+
+    #[inline(always)]
+    fn store(self, values: &mut [f32]) {
+        let values = &mut values[..8];
+        // SAFETY: see above.
+        unsafe { _mm256_storeu_ps(values.as_mut_ptr(), self.0) }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm256_add_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm256_sub_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm256_mul_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm256_div_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm256_fmadd_ps(self.0, factor.0, addend.0) })
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm256_max_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm256_min_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0) })
+    }
+
+    #[inline(always)]
+    fn copy_sign(self, sign: Self) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let mask = _mm256_set1_ps(-0.0);
+            Self(_mm256_or_ps(_mm256_andnot_ps(mask, self.0), _mm256_and_ps(mask, sign.0)))
+        }
+    }
+
+    #[inline(always)]
+    fn select_less(self, bound: Self, yes: Self, no: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm256_blendv_ps(no.0, yes.0, _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, bound.0)) })
+    }
+
+    #[inline(always)]
+    fn scale_by_power(self, exponent: Self) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let exponent = _mm256_cvtps_epi32(exponent.0);
+            let first = _mm256_srai_epi32::<1>(exponent);
+            let second = _mm256_sub_epi32(exponent, first);
+            let power = |exponent| {
+                let biased = _mm256_add_epi32(exponent, _mm256_set1_epi32(127));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+            };
+            Self(_mm256_mul_ps(_mm256_mul_ps(self.0, power(first)), power(second)))
+        }
+    }
+
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        // SAFETY: see above.
+        unsafe {
+            let half = _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
+            let quarter = _mm_add_ps(half, _mm_movehl_ps(half, half));
+            _mm_cvtss_f32(_mm_add_ss(quarter, _mm_shuffle_ps::<1>(quarter, quarter)))
+        }
+    }
+
+    #[inline(always)]
+    fn largest(self) -> f32 {
+        // SAFETY: see above.
+        unsafe {
+            let lowest = _mm256_set1_ps(f32::NEG_INFINITY);
+            let values = _mm256_max_ps(self.0, lowest);
+            let half = _mm_max_ps(_mm256_castps256_ps128(values), _mm256_extractf128_ps::<1>(values));
+            let quarter = _mm_max_ps(half, _mm_movehl_ps(half, half));
+            _mm_cvtss_f32(_mm_max_ss(quarter, _mm_shuffle_ps::<1>(quarter, quarter)))
+        }
+    }
+}
+
+impl Lanes for Avx512 {
+    const WIDTH: usize = 16;
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_set1_ps(value) })
+    }
+
+    #[inline(always)]
+    fn load(values: &[f32]) -> Self {
+        let values = &values[..16];
+        // SAFETY: see above.
+        Self(unsafe { _mm512_loadu_ps(values.as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn load_f16(values: &[f16]) -> Self {
+        let values = &values[..16];
+        // SAFETY: see above.
+        Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(values.as_ptr().cast())) })
+    }
+
+    #[inline(always)]
+    fn store(self, values: &mut [f32]) {
+        let values = &mut values[..16];
+        // SAFETY: see above.
+        unsafe { _mm512_storeu_ps(values.as_mut_ptr(), self.0) }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_add_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_sub_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_mul_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_div_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_fmadd_ps(self.0, factor.0, addend.0) })
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_max_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_min_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_abs_ps(self.0) })
+    }
+
+    #[inline(always)]
+    fn copy_sign(self, sign: Self) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let mask = _mm512_set1_ps(-0.0);
+            Self(_mm512_or_ps(_mm512_andnot_ps(mask, self.0), _mm512_and_ps(mask, sign.0)))
+        }
+    }
+
+    #[inline(always)]
+    fn select_less(self, bound: Self, yes: Self, no: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, bound.0), no.0, yes.0) })
+    }
+
+    #[inline(always)]
+    fn scale_by_power(self, exponent: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_scalef_ps(self.0, exponent.0) })
+    }
+
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        // SAFETY: see above.
+        Avx2(unsafe { _mm256_add_ps(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0)) }).sum()
+    }
+
+    #[inline(always)]
+    fn largest(self) -> f32 {
+        // SAFETY: see above.
+        unsafe {
+            let values = _mm512_max_ps(self.0, _mm512_set1_ps(f32::NEG_INFINITY));
+            Avx2(_mm256_max_ps(_mm512_castps512_ps256(values), _mm512_extractf32x8_ps::<1>(values))).largest()
+        }
+    }
+}

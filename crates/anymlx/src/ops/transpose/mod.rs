@@ -1,0 +1,44 @@
+//! Transposition of a matrix.
+
+mod cpu;
+
+use anymlx_formats::quant::TensorType;
+use bytemuck::{Pod, Zeroable};
+
+use super::check::Check;
+use crate::{CommandEncoder, KernelKey, Launch, MlxBuffer, Result, read, registry::BuiltIn, write};
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Block {
+    rows: u32,
+    columns: u32,
+}
+
+/// `output[c, r] = input[r, c]`: `input` is `[rows, columns]`, `output` is `[columns, rows]`, both of
+/// one dtype, whichever it is.
+///
+/// # Errors
+/// `InvalidArgument` for other shapes or different dtypes, or when the two overlap.
+pub fn transpose(encoder: &mut CommandEncoder, input: &MlxBuffer, output: &MlxBuffer) -> Result<()> {
+    let check = Check::new("transpose");
+    let &[rows, columns] = input.shape() else {
+        return Err(check.error(format_args!("input is {:?}, needed [rows, columns]", input.shape())));
+    };
+    check.bytes("input", input)?;
+    check.dtype("output", output, &[input.dtype()])?;
+    check.shape("output", output, &[columns, rows])?;
+    let block = Block { rows: check.u32("rows", rows)?, columns: check.u32("columns", columns)? };
+    let (cpu, variant) = cpu::kernel(input.dtype().size_of())
+        .ok_or_else(|| check.error(format_args!("elements of {} bytes have no kernel", input.dtype().size_of())))?;
+    let key = KernelKey { operation: "transpose", element: TensorType::Dense(input.dtype()), variant };
+    let kernel = encoder.device().kernels().built_in(&BuiltIn { key, gpu: "", cpu })?;
+    let tile = cpu::TILE as u32;
+    let launch = Launch {
+        groups: [block.columns.div_ceil(tile), block.rows.div_ceil(tile), 1],
+        threads_per_group: 256,
+        items: columns,
+        items_per_chunk: (16 * 1024 / rows.max(1)).next_multiple_of(cpu::TILE).max(cpu::TILE),
+    };
+    encoder.dispatch(&kernel, &[read(input), write(output)], &block, launch)
+}
