@@ -96,6 +96,28 @@ impl MlxBuffer {
         Ok(Self::new(self.raw.clone(), self.dtype, vec![n_elements], self.byte_offset + byte_offset, bytes))
     }
 
+    /// A zero-copy view of bytes of this handle with another dtype and shape: a tensor inside a
+    /// mapped file.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when the range leaves this handle's logical bytes, or the shape needs more.
+    pub fn view_as(
+        &self,
+        byte_offset: u64,
+        byte_len: usize,
+        dtype: DType,
+        shape: impl Into<Vec<usize>>,
+    ) -> Result<Self> {
+        const OPERATION: &str = "view_as";
+        let shape = shape.into();
+        crate::device::check_shape(OPERATION, byte_len, dtype, &shape)?;
+        if byte_offset.checked_add(byte_len as u64).is_none_or(|end| end > self.byte_len) {
+            let message = format_args!("{byte_len} bytes at {byte_offset} of a handle of {} bytes", self.byte_len);
+            return Err(MlxError::invalid(OPERATION, message));
+        }
+        Ok(Self::new(self.raw.clone(), dtype, shape, self.byte_offset + byte_offset, byte_len as u64))
+    }
+
     /// The same bytes with another shape; writes through either handle are seen by the other.
     ///
     /// # Errors
