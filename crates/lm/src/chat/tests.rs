@@ -1,0 +1,189 @@
+use anymlx_formats::gguf::{Array, Value as MetadataValue};
+
+use super::*;
+
+/// Three shapes of template that model files carry: our own wording of the Gemma, ChatML and
+/// Llama 2 conversation formats, with the constructs that published templates use.
+const GEMMA: &str = "{{ bos_token }}
+{%- if messages[0]['role'] == 'system' -%}
+    {%- set prefix = messages[0]['content'] + '\\n\\n' -%}
+    {%- set turns = messages[1:] -%}
+{%- else -%}
+    {%- set prefix = '' -%}
+    {%- set turns = messages -%}
+{%- endif -%}
+{%- for message in turns -%}
+    {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}
+        {{ raise_exception('roles must alternate user/assistant') }}
+    {%- endif -%}
+    {%- set role = 'model' if message['role'] == 'assistant' else message['role'] -%}
+    {{ '<start_of_turn>' + role + '\\n' + (prefix if loop.first else '') }}
+    {%- if message['content'] is string -%}
+        {{ message['content'] | trim }}
+    {%- endif -%}
+    {{ '<end_of_turn>\\n' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{ '<start_of_turn>model\\n' }}
+{%- endif -%}";
+
+const CHATML: &str = "{% for message in messages %}
+    {% if loop.first and message.role != 'system' %}
+{{ '<|im_start|>system\\nBe brief.<|im_end|>\\n' }}
+    {%- endif %}
+{{ '<|im_start|>' ~ message.role ~ '\\n' ~ message.content.strip() ~ '<|im_end|>' ~ '\\n' }}
+{%- endfor %}
+{% if add_generation_prompt %}
+{{ '<|im_start|>assistant\\n' }}
+{%- endif %}";
+
+fn gemma() -> ChatTemplate {
+    ChatTemplate::new(GEMMA, SpecialTexts { bos_token: "<bos>", eos_token: "<eos>" }).expect("a template")
+}
+
+fn render(source: &str) -> Result<String, ChatError> {
+    let messages = [Message::new("user", " Hello, world ")];
+    ChatTemplate::new(source, SpecialTexts { bos_token: "<s>", eos_token: "</s>" })?
+        .render(&messages, RenderOptions { add_generation_prompt: true })
+}
+
+#[test]
+fn gemma_turns() {
+    let messages = [
+        Message::new("system", "Be kind."),
+        Message::new("user", " Hi! \n"),
+        Message::new("assistant", "Hello."),
+        Message::new("user", "<b> & {{ 1 }}"),
+    ];
+    let prompt = gemma().render(&messages, RenderOptions { add_generation_prompt: true }).expect("a prompt");
+    let expected = "<bos><start_of_turn>user\nBe kind.\n\nHi!<end_of_turn>\n<start_of_turn>model\nHello.<end_of_turn>\n\
+                    <start_of_turn>user\n<b> & {{ 1 }}<end_of_turn>\n<start_of_turn>model\n";
+    assert_eq!(prompt, expected);
+    let closed = gemma().render(&messages, RenderOptions::default()).expect("a prompt");
+    assert_eq!(closed, expected.strip_suffix("<start_of_turn>model\n").expect("the generation prompt"));
+}
+
+#[test]
+fn chatml_turns_with_trimmed_blocks() {
+    assert_eq!(
+        render(CHATML).expect("a prompt"),
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHello, world<|im_end|>\n<|im_start|>assistant\n"
+    );
+}
+
+#[test]
+fn python_methods_macros_namespaces_and_loop_controls() {
+    let source = "{% macro shout(text) %}{{ text.upper() }}{% endmacro %}\
+        {% set ns = namespace(found=false) %}\
+        {% for n in range(10) %}{% if n == 3 %}{% set ns.found = true %}{% break %}{% endif %}{{ n }}{% endfor %}\
+        {{ ns.found }} {{ shout(messages[0].content.strip()).split(',')[0] }} {{ messages[0].items()|list|length }} \
+        {{ messages[0].get('name', 'none') }} {{ tools is none }} {{ 'x'.startswith('x') }} {{ {'a': [1, true]}|tojson }}\
+        {{ eos_token }}";
+    assert_eq!(render(source).expect("a prompt"), "012True HELLO 2 none True True {\"a\": [1, true]}</s>");
+}
+
+#[test]
+fn json_is_written_as_python_does() {
+    let source =
+        r#"{{ {'é<': ["a\"\\\n\t/", 1.5, none, []], 'b': {}} | tojson }} {{ [1, {'a': 'ü'}] | tojson(indent=2) }}"#;
+    let expected = "{\"é<\": [\"a\\\"\\\\\\n\\t/\", 1.5, null, []], \"b\": {}} [\n  1,\n  {\n    \"a\": \"ü\"\n  }\n]";
+    assert_eq!(render(source).expect("a prompt"), expected);
+}
+
+#[test]
+fn a_refusal_says_what_the_template_says() {
+    let messages = [Message::new("assistant", "first")];
+    let error = gemma().render(&messages, RenderOptions::default()).expect_err("a refusal");
+    assert_eq!(error, ChatError::Refused { message: "roles must alternate user/assistant".to_owned() });
+    // Through a macro, the refusal is the cause of another error.
+    let nested = "{% macro check() %}{{ raise_exception('no') }}{% endmacro %}{{ check() }}";
+    assert_eq!(render(nested), Err(ChatError::Refused { message: "no".to_owned() }));
+}
+
+#[test]
+fn broken_templates_name_the_line() {
+    for (source, line) in
+        [("a\n{% if %}", 2), ("{{ 1 +", 1), ("\n\n{% for x in messages %}", 3), ("a\n{{ messages.x.y }}", 2)]
+    {
+        match render(source) {
+            Err(ChatError::Template { line: Some(found), message }) => {
+                assert_eq!(found, line, "{source:?}");
+                assert!(!message.is_empty());
+            }
+            other => panic!("{source:?} gave {other:?}"),
+        }
+    }
+    assert!(matches!(render("{{ nothing() }}"), Err(ChatError::Template { .. })));
+    assert!(matches!(render("{% include '/etc/passwd' %}"), Err(ChatError::Template { .. })));
+}
+
+#[test]
+fn hostile_templates_end_soon() {
+    let deep = "(".repeat(100_000);
+    let cases = [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}",
+        "{% set ns = namespace(x='ab') %}{% for n in range(64) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+        "{{ 'x' * 100000000000 }}",
+        "{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}",
+        "{% for n in range(99999) %}{{ 'x' * 1000 }}{% endfor %}",
+        "{{ messages[0].content.replace('', 'x' * 100000).replace('x', 'y' * 100000) }}",
+        "{{ ('a' * 100000).split('') | join('b' * 100000) }}",
+        "{{ ('b' * 100000).join(('a' * 100000)|list) }}",
+        "{{ 'x'.join([('a' * 100000)] * 100000) }}",
+        "{{ '{:>1000000000}'.format('x') }}",
+        "{{ '%1000000000d' | format(1) }}",
+        "{{ '\\n' * 100000 | indent(1000000000) }}",
+        "{{ ('\\n' * 100000) | indent(100000, true) }}",
+        "{{ ('a,' * 1000000).split(',') | batch(1, 'x' * 1000) | list | length }}{{ 1 // 0 }}",
+        "{{ [1] | slice(1000000000) | list }}",
+        "{% set s = 'a' * 1000000 %}{% for n in range(99999) %}{{ s.count('b') }}{{ s.strip('a') }}{% endfor %}",
+        "{% set s = [1] * 100000 %}{% for n in range(99999) %}{{ s.count(2) }}{% endfor %}",
+        "{{ messages | tojson(indent=1000000000) }}",
+        "{{ ([1] * 100000000) | tojson }}",
+        "{{ 10 ** 400000000 }}",
+        "{{ range(1000000000000) | list }}",
+        "{% set ns = namespace(x=[]) %}{% for n in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}",
+    ];
+    let parsed = format!("{{{{ {deep} }}}}");
+    for source in cases.into_iter().chain([parsed.as_str()]) {
+        let started = std::time::Instant::now();
+        let shown: String = source.chars().take(60).collect();
+        eprintln!("{shown}");
+        match render(source) {
+            Err(ChatError::OverLimit { .. } | ChatError::Template { .. }) => {}
+            other => panic!("{shown} gave {:?}", other.map(|text| text.len())),
+        }
+        assert!(started.elapsed().as_secs() < 20, "{shown} took {:?}", started.elapsed());
+    }
+    let long = "x".repeat(MAX_SOURCE + 1);
+    assert!(matches!(render(&long), Err(ChatError::OverLimit { what: "its length", .. })));
+}
+
+#[test]
+fn long_conversations_are_within_the_limits() {
+    let turn = "word ".repeat(20_000);
+    let messages: Vec<Message> =
+        (0..40).map(|n| Message::new(if n % 2 == 0 { "user" } else { "assistant" }, turn.as_str())).collect();
+    let prompt = gemma().render(&messages, RenderOptions::default()).expect("a prompt");
+    assert!(prompt.len() > 40 * (turn.len() - 1));
+    let many: Vec<Message> =
+        (0..2_000).map(|n| Message::new(if n % 2 == 0 { "user" } else { "assistant" }, "")).collect();
+    assert_eq!(
+        gemma().render(&many, RenderOptions::default()).expect("a prompt").matches("<end_of_turn>").count(),
+        2_000
+    );
+}
+
+#[test]
+fn read_from_metadata() {
+    let mut metadata = Metadata::new();
+    assert!(ChatTemplate::from_gguf(&metadata).expect("no error").is_none());
+    metadata.insert("tokenizer.chat_template", MetadataValue::String("{{ bos_token }}|{{ eos_token }}".to_owned()));
+    metadata.insert("tokenizer.ggml.tokens", MetadataValue::Array(Array::String(["<a>", "<b>"].into_iter().collect())));
+    metadata.insert("tokenizer.ggml.bos_token_id", MetadataValue::U32(1));
+    metadata.insert("tokenizer.ggml.eos_token_id", MetadataValue::U32(7));
+    let template = ChatTemplate::from_gguf(&metadata).expect("a template").expect("is present");
+    assert_eq!(template.render(&[], RenderOptions::default()).expect("a prompt"), "<b>|");
+    metadata.insert("tokenizer.chat_template", MetadataValue::Bool(true));
+    assert!(matches!(ChatTemplate::from_gguf(&metadata), Err(ChatError::Metadata(_))));
+}
