@@ -1,0 +1,181 @@
+//! One item is [`ROWS`] weight rows times a block of tokens.
+
+use std::ops::Range;
+
+use anymlx_formats::quant::TensorType;
+use bytemuck::{Pod, Zeroable};
+
+use super::{
+    dense,
+    part::{MultiplyQuantized, MultiplyValues, Part, QuantizedTokens, ROWS, Sums, Tokens},
+    quantized,
+    select::MAX_TOKEN_BLOCK,
+};
+use crate::{
+    CpuLevel, Invocation, KernelFault, KernelResult,
+    ops::{
+        Activation,
+        gated_activation::cpu as gated_activation,
+        lanes::{LaneKernel, Lanes},
+        quantize_activations::QuantizedLayout,
+    },
+};
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(in crate::ops) struct Block {
+    pub(super) tokens: u32,
+    pub(super) rows: u32,
+    pub(super) columns: u32,
+    pub(super) encodings: [u32; 2],
+    pub(super) quantized_input: u32,
+    pub(super) level: u32,
+    pub(super) tiled: u32,
+    pub(super) token_block: u32,
+    pub(super) epilogue: u32,
+}
+
+/// What becomes of the sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::ops) enum Epilogue {
+    /// One matrix; the fourth binding, if there is one, is added.
+    Bias,
+    /// Two matrices: `activation(first) * second`.
+    Gate(Activation),
+}
+
+impl Epilogue {
+    pub(super) fn number(self) -> u32 {
+        match self {
+            Epilogue::Bias => 0,
+            Epilogue::Gate(activation) => 1 + activation as u32,
+        }
+    }
+
+    fn from_number(number: u32) -> Result<Self, KernelFault> {
+        match number.checked_sub(1) {
+            None => Ok(Epilogue::Bias),
+            Some(activation) => Ok(Epilogue::Gate(gated_activation::activation(activation)?)),
+        }
+    }
+}
+
+/// How the sums of one matrix are computed.
+#[derive(Clone, Copy)]
+enum Method {
+    Quantized(MultiplyQuantized),
+    Values(MultiplyValues),
+}
+
+/// One weight matrix.
+struct Matrix<'a> {
+    bytes: &'a [u8],
+    row_bytes: usize,
+    columns: usize,
+    method: Method,
+}
+
+impl<'a> Matrix<'a> {
+    fn new(bytes: &'a [u8], encoding: u32, block: &Block) -> Result<Self, KernelFault> {
+        let encoding = TensorType::from_ggml_id(encoding).ok_or_else(|| format!("encoding {encoding} is unknown"))?;
+        let level = CpuLevel::ALL.into_iter().find(|level| *level as u32 == block.level).ok_or("unknown level")?;
+        let tiled = block.tiled != 0;
+        let method = match encoding {
+            TensorType::Quantized(quant) if block.quantized_input != 0 => {
+                Method::Quantized(quantized::method(quant, level, tiled)?)
+            }
+            _ => Method::Values(dense::method(encoding, level, tiled)?),
+        };
+        let columns = block.columns as usize;
+        Ok(Self { bytes, row_bytes: columns / encoding.block_len() * encoding.block_bytes(), columns, method })
+    }
+
+    fn multiply(&self, rows: Range<usize>, tokens: Tokens<'a>, sums: &mut [Sums]) {
+        let part = Part {
+            weights: &self.bytes[rows.start * self.row_bytes..rows.end * self.row_bytes],
+            row_bytes: self.row_bytes,
+            columns: self.columns,
+        };
+        sums.fill([0.0; ROWS]);
+        // SAFETY: the method was chosen for the device's level, which the processor has.
+        unsafe {
+            match (self.method, tokens) {
+                (Method::Quantized(multiply), Tokens::Quantized(tokens)) => multiply(&part, &tokens, sums),
+                (Method::Values(multiply), Tokens::Values(values)) => multiply(&part, values, sums),
+                _ => unreachable!("methods and tokens both follow from `quantized_input`"),
+            }
+        }
+    }
+}
+
+pub(super) struct Matmul;
+
+// SAFETY: item `i` writes, of the output binding, the elements whose row is in the item's token block and whose column
+// is among the item's weight rows. Items do not share such pairs.
+unsafe impl LaneKernel for Matmul {
+    #[inline(always)]
+    fn run<L: Lanes>(invocation: &Invocation<'_>) -> KernelResult {
+        let block: Block = invocation.params();
+        let epilogue = Epilogue::from_number(block.epilogue)?;
+        let first = Matrix::new(invocation.input(1), block.encodings[0], &block)?;
+        let (second, output) = match epilogue {
+            Epilogue::Bias => (None, 2),
+            Epilogue::Gate(_) => (Some(Matrix::new(invocation.input(2), block.encodings[1], &block)?), 3),
+        };
+        let bias = match epilogue {
+            Epilogue::Bias if invocation.binding_count() > 3 => Some(invocation.input::<f32>(3)),
+            _ => None,
+        };
+        let (tokens, rows) = (block.tokens as usize, block.rows as usize);
+        let token_block = (block.token_block as usize).clamp(1, MAX_TOKEN_BLOCK);
+        let batches = rows.div_ceil(ROWS);
+        let mut sums = [[0.0; ROWS]; MAX_TOKEN_BLOCK];
+        let mut second_sums = [[0.0; ROWS]; MAX_TOKEN_BLOCK];
+        for item in invocation.items() {
+            let first_row = item % batches * ROWS;
+            let item_rows = first_row..(first_row + ROWS).min(rows);
+            let first_token = item / batches * token_block;
+            let item_tokens = first_token..(first_token + token_block).min(tokens);
+            let input = input_rows(invocation, &block, item_tokens.clone())?;
+            let sums = &mut sums[..item_tokens.len()];
+            first.multiply(item_rows.clone(), input, sums);
+            let second_sums = &mut second_sums[..item_tokens.len()];
+            if let Some(second) = &second {
+                second.multiply(item_rows.clone(), input, second_sums);
+            }
+            for ((token, sums), second_sums) in item_tokens.zip(sums).zip(second_sums) {
+                let start = token * rows;
+                // SAFETY: elements of this item.
+                let results =
+                    unsafe { invocation.output::<f32>(output, start + item_rows.start..start + item_rows.end) };
+                let sums = &sums[..results.len()];
+                match (epilogue, bias) {
+                    (Epilogue::Bias, None) => results.copy_from_slice(sums),
+                    (Epilogue::Bias, Some(bias)) => {
+                        for ((result, sum), bias) in results.iter_mut().zip(sums).zip(&bias[item_rows.clone()]) {
+                            *result = sum + bias;
+                        }
+                    }
+                    (Epilogue::Gate(activation), _) => {
+                        gated_activation::apply::<L>(activation, sums, &second_sums[..results.len()], results);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The input of a block of tokens.
+#[inline(always)]
+fn input_rows<'a>(invocation: &Invocation<'a>, block: &Block, tokens: Range<usize>) -> Result<Tokens<'a>, KernelFault> {
+    let columns = block.columns as usize;
+    if block.quantized_input == 0 {
+        let values = invocation.input::<f32>(0);
+        return Ok(Tokens::Values(&values[tokens.start * columns..tokens.end * columns]));
+    }
+    let layout = QuantizedLayout::new(columns).ok_or("columns are no multiple of 32")?;
+    let bytes = invocation.input::<u8>(0);
+    let bytes = &bytes[tokens.start * layout.row_bytes..tokens.end * layout.row_bytes];
+    Ok(Tokens::Quantized(QuantizedTokens { bytes, layout }))
+}
