@@ -1,6 +1,8 @@
 //! A residual sum and the normalisation that follows it, in one pass.
 
 mod cpu;
+#[cfg(test)]
+mod tests;
 
 use bytemuck::{Pod, Zeroable};
 

@@ -1,6 +1,8 @@
 //! Index of the largest value.
 
 pub(super) mod cpu;
+#[cfg(test)]
+mod tests;
 
 use super::{
     check::Check,

@@ -3,6 +3,8 @@
 //! <https://arxiv.org/abs/1805.02867>).
 
 mod cpu;
+#[cfg(test)]
+mod tests;
 
 use bytemuck::{Pod, Zeroable};
 use half::f16;

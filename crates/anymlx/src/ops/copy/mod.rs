@@ -1,6 +1,8 @@
 //! Copies between element types.
 
 mod cpu;
+#[cfg(test)]
+mod tests;
 
 use anymlx_formats::quant::TensorType;
 

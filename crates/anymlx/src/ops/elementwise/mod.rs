@@ -1,6 +1,8 @@
 //! Sums, products and caps, element by element.
 
 mod cpu;
+#[cfg(test)]
+mod tests;
 
 use super::{
     check::Check,

@@ -1,6 +1,8 @@
 //! The gated product of feed-forward layers (Shazeer 2020, <https://arxiv.org/abs/2002.05202>).
 
 pub(crate) mod cpu;
+#[cfg(test)]
+mod tests;
 
 use super::{
     check::Check,

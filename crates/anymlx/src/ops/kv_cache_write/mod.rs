@@ -1,6 +1,8 @@
 //! Keys or values of new tokens into the cache.
 
 mod cpu;
+#[cfg(test)]
+mod tests;
 
 use anymlx_formats::quant::TensorType;
 use bytemuck::{Pod, Zeroable};

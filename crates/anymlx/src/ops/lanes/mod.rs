@@ -23,6 +23,9 @@ pub(crate) const MAX_WIDTH: usize = 16;
 pub(crate) trait Lanes: Copy {
     /// Lanes: 8 or 16.
     const WIDTH: usize;
+    /// Vectors that a register-blocked inner loop holds side by side, for each of four rows: as many
+    /// accumulators as the registers take.
+    const BLOCK: usize;
 
     fn splat(value: f32) -> Self;
     /// The first `WIDTH` values.

@@ -42,6 +42,7 @@ fn widen(value: f16) -> f32 {
 
 impl Lanes for Portable {
     const WIDTH: usize = 8;
+    const BLOCK: usize = 1;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {

@@ -20,6 +20,7 @@ pub(crate) struct Avx512(__m512);
 
 impl Lanes for Avx2 {
     const WIDTH: usize = 8;
+    const BLOCK: usize = 2;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {
@@ -151,6 +152,7 @@ impl Lanes for Avx2 {
 
 impl Lanes for Avx512 {
     const WIDTH: usize = 16;
+    const BLOCK: usize = 4;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {

@@ -2,6 +2,8 @@
 
 mod cpu;
 mod scaling;
+#[cfg(test)]
+mod tests;
 
 use bytemuck::{Pod, Zeroable};
 

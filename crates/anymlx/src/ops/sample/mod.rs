@@ -2,6 +2,8 @@
 
 mod cpu;
 mod philox;
+#[cfg(test)]
+mod tests;
 
 use bytemuck::{Pod, Zeroable};
 

@@ -1,6 +1,8 @@
 //! Softmax over rows.
 
 mod cpu;
+#[cfg(test)]
+mod tests;
 
 use super::{
     check::Check,

@@ -1,6 +1,8 @@
 //! Transposition of a matrix.
 
 mod cpu;
+#[cfg(test)]
+mod tests;
 
 use anymlx_formats::quant::TensorType;
 use bytemuck::{Pod, Zeroable};

@@ -3,6 +3,9 @@
 //! The polynomials are least-maximum fits of relative error, made by iteratively reweighted least
 //! squares in `f64` and rounded to `f32`. The tests hold the stated errors against `f64`.
 
+#[cfg(test)]
+mod tests;
+
 use std::f32::consts::{FRAC_1_SQRT_2, LOG2_E};
 
 use super::lanes::Lanes;
