@@ -23,6 +23,22 @@ macro_rules! of_each_type {
             (QuantType::Q4_K, fixture!(concat!("q4_k.", $suffix))),
             (QuantType::Q5_K, fixture!(concat!("q5_k.", $suffix))),
             (QuantType::Q6_K, fixture!(concat!("q6_k.", $suffix))),
+            (QuantType::Q8_K, fixture!(concat!("q8_k.", $suffix))),
+            (QuantType::IQ2_XXS, fixture!(concat!("iq2_xxs.", $suffix))),
+            (QuantType::IQ2_XS, fixture!(concat!("iq2_xs.", $suffix))),
+            (QuantType::IQ3_XXS, fixture!(concat!("iq3_xxs.", $suffix))),
+            (QuantType::IQ1_S, fixture!(concat!("iq1_s.", $suffix))),
+            (QuantType::IQ4_NL, fixture!(concat!("iq4_nl.", $suffix))),
+            (QuantType::IQ3_S, fixture!(concat!("iq3_s.", $suffix))),
+            (QuantType::IQ2_S, fixture!(concat!("iq2_s.", $suffix))),
+            (QuantType::IQ4_XS, fixture!(concat!("iq4_xs.", $suffix))),
+            (QuantType::IQ1_M, fixture!(concat!("iq1_m.", $suffix))),
+            (QuantType::TQ1_0, fixture!(concat!("tq1_0.", $suffix))),
+            (QuantType::TQ2_0, fixture!(concat!("tq2_0.", $suffix))),
+            (QuantType::MXFP4, fixture!(concat!("mxfp4.", $suffix))),
+            (QuantType::NVFP4, fixture!(concat!("nvfp4.", $suffix))),
+            (QuantType::Q1_0, fixture!(concat!("q1_0.", $suffix))),
+            (QuantType::Q2_0, fixture!(concat!("q2_0.", $suffix))),
         ]
     };
 }
@@ -51,22 +67,33 @@ fn every_type_dequantises_to_the_same_bits() {
 #[test]
 fn simple_types_quantise_to_the_same_bytes() {
     let values = floats(fixture!("numbers.f32"));
-    let types: [(TensorType, &[u8]); 7] = [
+    let types: [(TensorType, &[u8]); 10] = [
         (QuantType::Q4_0.into(), fixture!("q4_0.bytes")),
         (QuantType::Q4_1.into(), fixture!("q4_1.bytes")),
         (QuantType::Q5_0.into(), fixture!("q5_0.bytes")),
         (QuantType::Q5_1.into(), fixture!("q5_1.bytes")),
         (QuantType::Q8_0.into(), fixture!("q8_0.bytes")),
+        (QuantType::TQ1_0.into(), fixture!("tq1_0.bytes")),
+        (QuantType::TQ2_0.into(), fixture!("tq2_0.bytes")),
+        (QuantType::MXFP4.into(), fixture!("mxfp4.bytes")),
         (DType::BF16.into(), fixture!("bf16.bytes")),
         (DType::F16.into(), fixture!("f16.bytes")),
     ];
     for (tensor_type, expected) in types {
-        let mut found = vec![0; expected.len()];
-        quantize(tensor_type, &values, &mut found).unwrap();
-        let blocks = found.chunks(tensor_type.block_bytes()).zip(expected.chunks(tensor_type.block_bytes()));
-        for (index, (found, expected)) in blocks.enumerate() {
-            assert_eq!(found, expected, "{tensor_type} block {index}");
-        }
+        same_bytes(tensor_type, &values, expected);
+    }
+    let sixteenths: Vec<f32> = values.iter().map(|x| x / 16.0).collect();
+    same_bytes(QuantType::NVFP4.into(), &sixteenths, fixture!("nvfp4.bytes"));
+}
+
+/// Compares as many whole blocks as `values` has.
+fn same_bytes(tensor_type: TensorType, values: &[f32], expected: &[u8]) {
+    let mut found = vec![0; expected.len()];
+    let blocks = values.len() / tensor_type.block_len();
+    quantize(tensor_type, &values[..blocks * tensor_type.block_len()], &mut found).unwrap();
+    let blocks = found.chunks(tensor_type.block_bytes()).zip(expected.chunks(tensor_type.block_bytes()));
+    for (index, (found, expected)) in blocks.enumerate() {
+        assert_eq!(found, expected, "{tensor_type} block {index}");
     }
 }
 

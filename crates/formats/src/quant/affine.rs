@@ -1,7 +1,8 @@
 //! Quantiser of the `_K` layouts with scale and minimum: `x ~ d s q - dmin m` per group.
 
+use super::fit::{self, Lattice};
 use super::packing::pack_k4_scale_min;
-use super::{HalfBytes, K_BLOCK_LEN, fit};
+use super::{HalfBytes, K_BLOCK_LEN};
 
 /// Ranges of such a layout.
 #[derive(Clone, Copy)]
@@ -52,8 +53,9 @@ pub(super) fn quantize(values: &[f32; K_BLOCK_LEN], ranges: AffineRanges) -> Aff
             (by_scale, weights.iter().sum::<f64>())
         })
         .unzip();
-    let scale = fit::linear(&scales, &scale_weights, 0, ranges.factor);
-    let min = fit::linear(&mins, &min_weights, 0, ranges.factor);
+    let factor_lattice = Lattice::Range { low: 0, high: ranges.factor };
+    let scale = fit::linear(&scales, &scale_weights, factor_lattice);
+    let min = fit::linear(&mins, &min_weights, factor_lattice);
 
     let factors = |values: &[f64], unit: HalfBytes| -> Vec<i32> {
         let unit = f64::from(unit.to_f32());

@@ -11,8 +11,15 @@ pub trait Block: Pod {
 
     /// Writes all elements.
     fn dequantize(&self, values: &mut Self::Values);
+}
 
-    /// The block that stores `values`. All of them are finite; a scale past the range of binary16 becomes infinite.
+/// A layout that can be made here, not only read.
+pub trait QuantizeBlock: Block {
+    /// Largest magnitude that the layout holds, where its scale does not tell by becoming infinite.
+    const LARGEST: f32 = f32::MAX;
+
+    /// The block that stores `values`. All of them are finite and at most [`Self::LARGEST`]; a scale past the range of
+    /// binary16 becomes infinite.
     fn quantize(values: &Self::Values) -> Self;
 }
 
@@ -30,12 +37,16 @@ pub(super) fn dequantize_all<B: Block>(bytes: &[u8], values: &mut [f32]) {
     }
 }
 
-/// `Err` is the index of the first block whose elements do not come back finite.
-pub(super) fn quantize_all<B: Block>(values: &[f32], bytes: &mut [u8]) -> Result<(), usize> {
+/// `Err` is the index of the first block whose elements are too large or do not come back finite.
+pub(super) fn quantize_all<B: QuantizeBlock>(values: &[f32], bytes: &mut [u8]) -> Result<(), usize> {
     let values: &[B::Values] = bytemuck::cast_slice(values);
     let blocks: &mut [B] = bytemuck::cast_slice_mut(bytes);
     let mut restored = <B::Values as bytemuck::Zeroable>::zeroed();
     for (index, (block, values)) in blocks.iter_mut().zip(values).enumerate() {
+        let given: &[f32] = bytemuck::cast_slice(std::slice::from_ref(values));
+        if given.iter().any(|value| value.abs() > B::LARGEST) {
+            return Err(index);
+        }
         *block = B::quantize(values);
         block.dequantize(&mut restored);
         let restored: &[f32] = bytemuck::cast_slice(std::slice::from_ref(&restored));

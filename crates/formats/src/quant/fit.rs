@@ -3,11 +3,41 @@
 //! All arithmetic is `f64` additions, multiplications and divisions in a fixed order, so that a result does not depend
 //! on the machine.
 
+use super::codebook;
+
 /// The integer in `low..=high` nearest to `value`; halves go up, NaN to `low`.
 #[inline]
 pub(super) fn nearest(value: f64, low: i32, high: i32) -> i32 {
     // Truncation after a shift to non-negative values: `f64::round` is a library call on plain x86-64.
     (value.clamp(f64::from(low), f64::from(high)) - f64::from(low) + 0.5) as i32 + low
+}
+
+/// The integers that a code can stand for.
+#[derive(Clone, Copy)]
+pub(super) enum Lattice {
+    /// Every integer from `low` to `high`.
+    Range { low: i32, high: i32 },
+    /// The levels of `IQ4_NL` and `IQ4_XS`.
+    Iq4Levels,
+}
+
+impl Lattice {
+    /// Lowest and highest.
+    fn ends(self) -> [i32; 2] {
+        match self {
+            Lattice::Range { low, high } => [low, high],
+            Lattice::Iq4Levels => [codebook::LOWEST, codebook::HIGHEST],
+        }
+    }
+
+    /// The nearest to `value`; halves go up, NaN to the lowest.
+    #[inline]
+    pub fn nearest(self, value: f64) -> i32 {
+        match self {
+            Lattice::Range { low, high } => nearest(value, low, high),
+            Lattice::Iq4Levels => codebook::nearest_level(value),
+        }
+    }
 }
 
 /// Sums over elements `x` with weights `w` and codes `q`.
@@ -38,21 +68,21 @@ fn offsets() -> impl Iterator<Item = f64> {
     (-12..=12).map(|step| f64::from(step) * 0.1)
 }
 
-/// The scale `s` for `x ~ s q` with integers `q` in `low..=high` that makes `sum w (x - s q)^2` small.
+/// The scale `s` for `x ~ s q` with integers `q` of `lattice` that makes `sum w (x - s q)^2` small.
 ///
 /// Codes for a given `s` are the nearest ones. Zero when all values or weights are zero.
-pub(super) fn linear(values: &[f64], weights: &[f64], low: i32, high: i32) -> f64 {
+pub(super) fn linear(values: &[f64], weights: &[f64], lattice: Lattice) -> f64 {
     let extreme = values.iter().fold(0.0f64, |most, &x| if x.abs() > most.abs() { x } else { most });
     if extreme == 0.0 {
         return 0.0;
     }
     // The error at the best scale for given codes is `sum w x^2 - gain`.
     let evaluate = |inverse: f64| {
-        let sums = moments(values, weights, |x| nearest(x * inverse, low, high));
+        let sums = moments(values, weights, |x| lattice.nearest(x * inverse));
         if sums.wqq > 0.0 { (sums.wxq * sums.wxq / sums.wqq, sums.wxq / sums.wqq) } else { (0.0, 0.0) }
     };
     let (mut best_gain, mut best_scale) = (0.0, 0.0);
-    for target in [low, high] {
+    for target in lattice.ends() {
         if target == 0 {
             continue;
         }
@@ -132,6 +162,8 @@ fn solve_affine(sums: &Moments) -> Option<(f64, f64)> {
 mod tests {
     use super::*;
 
+    const CODES: Lattice = Lattice::Range { low: -4, high: 3 };
+
     #[test]
     fn nearest_clamps_and_rounds() {
         assert_eq!(nearest(2.4, -4, 3), 2);
@@ -148,7 +180,7 @@ mod tests {
         let codes = [-4, 3, 0, 1, -2, 2, -1, -3];
         for scale in [0.25, -0.125, 1e-30, 1e20] {
             let values = codes.map(|code| f64::from(code) * scale);
-            let found = linear(&values, &weights, -4, 3);
+            let found = linear(&values, &weights, CODES);
             let restored = values.map(|x| found * f64::from(nearest(x / found, -4, 3)));
             for (x, y) in values.iter().zip(restored) {
                 assert!((x - y).abs() <= 1e-12 * scale.abs(), "{x} came back as {y} with scale {found}");
@@ -161,8 +193,8 @@ mod tests {
 
     #[test]
     fn degenerate_input_gives_usable_scales() {
-        assert_eq!(linear(&[0.0; 4], &[1.0; 4], -4, 3), 0.0);
-        assert_eq!(linear(&[1.0; 4], &[0.0; 4], -4, 3), 0.0);
+        assert_eq!(linear(&[0.0; 4], &[1.0; 4], CODES), 0.0);
+        assert_eq!(linear(&[1.0; 4], &[0.0; 4], CODES), 0.0);
         assert_eq!(affine(&[0.0; 4], &[1.0; 4], 15), (0.0, 0.0));
         let (scale, min) = affine(&[3.0; 4], &[1.0; 4], 15);
         assert!(min == 0.0 && (scale * 15.0 - 3.0).abs() < 1e-12, "{scale} {min}");

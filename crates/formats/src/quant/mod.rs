@@ -4,16 +4,25 @@
 //! [`QuantType::block_bytes`] bytes. Each layout has one file here with its struct, its maths and both directions.
 //! Everything is scalar and exact: these conversions are what faster kernels are compared with.
 //!
-//! A new layout is a new file that implements [`Block`] and one row in the table of [`QuantType`].
+//! A new layout is a new file that implements [`Block`], and [`QuantizeBlock`] where it can be made here, and one row in the table of [`QuantType`].
 //!
 //! Layouts are those of ggml: <https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h>.
 
 mod affine;
 mod block;
+mod codebook;
 mod dense;
 mod fit;
+pub mod fp4;
+pub mod grid;
 mod half_bytes;
+mod iq4_nl;
+mod iq4_xs;
+mod mxfp4;
+mod nvfp4;
 mod packing;
+mod q1_0;
+mod q2_0;
 mod q2_k;
 mod q3_k;
 mod q4_0;
@@ -24,12 +33,23 @@ mod q5_1;
 mod q5_k;
 mod q6_k;
 mod q8_0;
+mod q8_k;
 mod symmetric;
 mod tensor_type;
+mod tq1_0;
+mod tq2_0;
 
-pub use block::Block;
+pub use block::{Block, QuantizeBlock};
+pub use codebook::IQ4_LEVELS;
+pub use grid::{BlockIQ1M, BlockIQ1S, BlockIQ2S, BlockIQ2XS, BlockIQ2XXS, BlockIQ3S, BlockIQ3XXS};
 pub use half_bytes::HalfBytes;
+pub use iq4_nl::BlockIQ4NL;
+pub use iq4_xs::BlockIQ4XS;
+pub use mxfp4::BlockMXFP4;
+pub use nvfp4::BlockNVFP4;
 pub use packing::unpack_k4_scale_min;
+pub use q1_0::BlockQ1_0;
+pub use q2_0::BlockQ2_0;
 pub use q2_k::BlockQ2K;
 pub use q3_k::{BlockQ3K, unpack_q3_k_scales};
 pub use q4_0::BlockQ4_0;
@@ -40,7 +60,10 @@ pub use q5_1::BlockQ5_1;
 pub use q5_k::BlockQ5K;
 pub use q6_k::BlockQ6K;
 pub use q8_0::BlockQ8_0;
+pub use q8_k::BlockQ8K;
 pub use tensor_type::{TensorType, ggml_type_name};
+pub use tq1_0::BlockTQ1_0;
+pub use tq2_0::BlockTQ2_0;
 
 use std::fmt;
 
@@ -49,8 +72,20 @@ use crate::FormatError;
 /// Elements in a block of the `_K` layouts.
 pub const K_BLOCK_LEN: usize = 256;
 
+/// Fills bytes with the blocks of values; the error is the index of a block that does not hold its values.
+type Quantizer = fn(&[f32], &mut [u8]) -> Result<(), usize>;
+
+macro_rules! quantizer {
+    (read_write, $block:ty) => {
+        Some(block::quantize_all::<$block>)
+    };
+    (read_only, $block:ty) => {
+        None
+    };
+}
+
 macro_rules! quant_types {
-    ($($(#[$doc:meta])* $name:ident = $id:literal, $block:ty;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $id:literal, $block:ty, $directions:ident;)*) => {
         /// A block-quantised layout.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[allow(non_camel_case_types)]
@@ -93,36 +128,73 @@ macro_rules! quant_types {
             match quant { $(QuantType::$name => block::dequantize_all::<$block>(bytes, values),)* }
         }
 
-        fn quantize_blocks(quant: QuantType, values: &[f32], bytes: &mut [u8]) -> Result<(), usize> {
-            match quant { $(QuantType::$name => block::quantize_all::<$block>(values, bytes),)* }
+        const fn quantizer(quant: QuantType) -> Option<Quantizer> {
+            match quant { $(QuantType::$name => quantizer!($directions, $block),)* }
         }
     };
 }
 
 quant_types! {
     /// 4 bits, scale per 32.
-    Q4_0 = 2, BlockQ4_0;
+    Q4_0 = 2, BlockQ4_0, read_write;
     /// 4 bits, scale and minimum per 32.
-    Q4_1 = 3, BlockQ4_1;
+    Q4_1 = 3, BlockQ4_1, read_write;
     /// 5 bits, scale per 32.
-    Q5_0 = 6, BlockQ5_0;
+    Q5_0 = 6, BlockQ5_0, read_write;
     /// 5 bits, scale and minimum per 32.
-    Q5_1 = 7, BlockQ5_1;
+    Q5_1 = 7, BlockQ5_1, read_write;
     /// 8 bits, scale per 32.
-    Q8_0 = 8, BlockQ8_0;
+    Q8_0 = 8, BlockQ8_0, read_write;
     /// 2 bits; 4-bit scale and minimum per 16 in blocks of 256.
-    Q2_K = 10, BlockQ2K;
+    Q2_K = 10, BlockQ2K, read_write;
     /// 3 bits; 6-bit scale per 16 in blocks of 256.
-    Q3_K = 11, BlockQ3K;
+    Q3_K = 11, BlockQ3K, read_write;
     /// 4 bits; 6-bit scale and minimum per 32 in blocks of 256.
-    Q4_K = 12, BlockQ4K;
+    Q4_K = 12, BlockQ4K, read_write;
     /// 5 bits; 6-bit scale and minimum per 32 in blocks of 256.
-    Q5_K = 13, BlockQ5K;
+    Q5_K = 13, BlockQ5K, read_write;
     /// 6 bits; 8-bit scale per 16 in blocks of 256.
-    Q6_K = 14, BlockQ6K;
+    Q6_K = 14, BlockQ6K, read_write;
+    /// 8 bits, 32-bit scale per 256 and sums per 16.
+    Q8_K = 15, BlockQ8K, read_write;
+    /// 2.06 bits; points of 8 elements, 4-bit scale per 32 in blocks of 256.
+    IQ2_XXS = 16, BlockIQ2XXS, read_only;
+    /// 2.31 bits; points of 8 elements, 4-bit scale per 16 in blocks of 256.
+    IQ2_XS = 17, BlockIQ2XS, read_only;
+    /// 3.06 bits; points of 4 elements, 4-bit scale per 32 in blocks of 256.
+    IQ3_XXS = 18, BlockIQ3XXS, read_only;
+    /// 1.56 bits; points of 8 elements, 3-bit scale per 32 in blocks of 256.
+    IQ1_S = 19, BlockIQ1S, read_only;
+    /// 4 bits for unevenly spaced levels, scale per 32.
+    IQ4_NL = 20, BlockIQ4NL, read_write;
+    /// 3.44 bits; points of 4 elements, 4-bit scale per 32 in blocks of 256.
+    IQ3_S = 21, BlockIQ3S, read_only;
+    /// 2.56 bits; points of 8 elements, 4-bit scale per 16 in blocks of 256.
+    IQ2_S = 22, BlockIQ2S, read_only;
+    /// 4 bits for unevenly spaced levels; 6-bit scale per 32 in blocks of 256.
+    IQ4_XS = 23, BlockIQ4XS, read_write;
+    /// 1.75 bits; points of 8 elements, 3-bit scale per 16 in blocks of 256.
+    IQ1_M = 29, BlockIQ1M, read_only;
+    /// -1, 0 or 1, five to a byte, scale per 256.
+    TQ1_0 = 34, BlockTQ1_0, read_write;
+    /// -1, 0 or 1, four to a byte, scale per 256.
+    TQ2_0 = 35, BlockTQ2_0, read_write;
+    /// 4-bit floating point, scale per 32 a power of two.
+    MXFP4 = 39, BlockMXFP4, read_write;
+    /// 4-bit floating point, 8-bit floating-point scale per 16 in blocks of 64.
+    NVFP4 = 40, BlockNVFP4, read_write;
+    /// A sign, scale per 128.
+    Q1_0 = 41, BlockQ1_0, read_write;
+    /// 2 bits, scale per 64.
+    Q2_0 = 42, BlockQ2_0, read_write;
 }
 
 impl QuantType {
+    /// True when [`quantize`] can make this layout; `IQ1_*`, `IQ2_*` and `IQ3_*` are read only.
+    pub const fn can_quantize(self) -> bool {
+        quantizer(self).is_some()
+    }
+
     /// Bytes that `elements` consecutive elements take.
     ///
     /// # Errors
@@ -169,12 +241,12 @@ pub fn dequantize(tensor_type: impl Into<TensorType>, bytes: &[u8], values: &mut
 
 /// Converts `f32` to stored elements; the same input gives the same bytes on every machine.
 ///
-/// The types with a block of 32 give the bytes of ggml's reference quantiser. The `_K` types search scales, minima and
-/// codes that keep the weighted squared error of each block small (see `affine.rs` and `symmetric.rs`).
+/// The `_K` types, `IQ4_NL` and `IQ4_XS` search scales, minima and codes that keep the weighted squared error of each block
+/// small (see `affine.rs` and `symmetric.rs`); the others give the bytes of ggml's reference quantiser.
 ///
 /// # Errors
-/// When the lengths do not agree; for a dense integer type; for a block with a value that is infinite, not a number or too
-/// large for a 16-bit scale. (Dense floating-point types round such values as a cast does.)
+/// When the lengths do not agree; for a dense integer type and one that [`QuantType::can_quantize`] excludes; for a block
+/// with a value that is infinite, not a number or too large for the type's scales. (Dense floating-point types round such values as a cast does.)
 pub fn quantize(tensor_type: impl Into<TensorType>, values: &[f32], bytes: &mut [u8]) -> Result<(), FormatError> {
     let tensor_type = tensor_type.into();
     check_lengths("quantize", tensor_type, bytes.len(), values.len())?;
@@ -187,13 +259,19 @@ pub fn quantize(tensor_type: impl Into<TensorType>, values: &[f32], bytes: &mut 
                     message: format!("{quant}: element {at} is {}, finite values are needed", values[at]),
                 });
             }
-            quantize_blocks(quant, values, bytes).map_err(|block| {
+            let Some(quantizer) = quantizer(quant) else {
+                return Err(FormatError::InvalidArgument {
+                    operation: "quantize",
+                    message: format!("{quant} can be read but not made here (of similar size: Q2_K, Q3_K, TQ1_0)"),
+                });
+            };
+            quantizer(values, bytes).map_err(|block| {
                 let range = block * quant.block_len()..(block + 1) * quant.block_len();
                 let largest = values[range.clone()].iter().fold(0.0f32, |most, value| most.max(value.abs()));
                 FormatError::InvalidArgument {
                     operation: "quantize",
                     message: format!(
-                        "{quant}: elements {}..{} reach {largest}, their scale does not fit a 16-bit float",
+                        "{quant}: elements {}..{} reach {largest}, which is past the range of the type's scales",
                         range.start, range.end
                     ),
                 }

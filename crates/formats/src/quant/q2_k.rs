@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::affine::{self, AffineRanges};
 use super::packing::{pack_two_bits, unpack_two_bits};
-use super::{Block, HalfBytes, K_BLOCK_LEN};
+use super::{Block, HalfBytes, K_BLOCK_LEN, QuantizeBlock};
 
 const RANGES: AffineRanges = AffineRanges { group_len: 16, code: 3, factor: 15 };
 
@@ -35,7 +35,9 @@ impl Block for BlockQ2K {
             scale * f32::from(codes[i]) - min
         });
     }
+}
 
+impl QuantizeBlock for BlockQ2K {
     fn quantize(values: &[f32; K_BLOCK_LEN]) -> Self {
         let block = affine::quantize(values, RANGES);
         Self {

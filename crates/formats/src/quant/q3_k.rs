@@ -2,11 +2,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::fit::Lattice;
 use super::packing::{pack_k_bits, pack_two_bits, unpack_k_bits, unpack_two_bits};
 use super::symmetric::{self, SymmetricRanges};
-use super::{Block, HalfBytes, K_BLOCK_LEN};
+use super::{Block, HalfBytes, K_BLOCK_LEN, QuantizeBlock};
 
-const RANGES: SymmetricRanges = SymmetricRanges { code: 4, factor: 32 };
+const RANGES: SymmetricRanges =
+    SymmetricRanges { group_len: 16, codes: Lattice::Range { low: -4, high: 3 }, factor: 32 };
 
 /// A block of [`super::QuantType::Q3_K`], 110 bytes.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -56,7 +58,9 @@ impl Block for BlockQ3K {
             scale * (f32::from(low[i] | (high[i] << 2)) - 4.0)
         });
     }
+}
 
+impl QuantizeBlock for BlockQ3K {
     fn quantize(values: &[f32; K_BLOCK_LEN]) -> Self {
         let block = symmetric::quantize(values, RANGES);
         let codes = block.codes.map(|code| (code + 4) as u8);

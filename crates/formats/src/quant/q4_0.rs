@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::packing::{pack_nibbles, unpack_nibbles};
-use super::{Block, HalfBytes};
+use super::{Block, HalfBytes, QuantizeBlock};
 
 /// A block of [`super::QuantType::Q4_0`], 18 bytes.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -23,7 +23,9 @@ impl Block for BlockQ4_0 {
         let codes = unpack_nibbles(&self.qs);
         *values = std::array::from_fn(|i| d * (f32::from(codes[i]) - 8.0));
     }
+}
 
+impl QuantizeBlock for BlockQ4_0 {
     fn quantize(values: &[f32; 32]) -> Self {
         let d = first_extreme(values) / -8.0;
         let inverse = reciprocal(d);

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::packing::{pack_nibbles, unpack_nibbles};
 use super::q4_0::reciprocal;
-use super::{Block, HalfBytes};
+use super::{Block, HalfBytes, QuantizeBlock};
 
 /// A block of [`super::QuantType::Q4_1`], 20 bytes.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -26,7 +26,9 @@ impl Block for BlockQ4_1 {
         let codes = unpack_nibbles(&self.qs);
         *values = std::array::from_fn(|i| d * f32::from(codes[i]) + m);
     }
+}
 
+impl QuantizeBlock for BlockQ4_1 {
     fn quantize(values: &[f32; 32]) -> Self {
         let (min, max) = extremes(values);
         let d = (max - min) / 15.0;

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::affine::{self, AffineRanges};
 use super::packing::{pack_k_nibbles, unpack_k_nibbles, unpack_k4_scale_min};
-use super::{Block, HalfBytes, K_BLOCK_LEN};
+use super::{Block, HalfBytes, K_BLOCK_LEN, QuantizeBlock};
 
 const RANGES: AffineRanges = AffineRanges { group_len: 32, code: 15, factor: 63 };
 
@@ -28,7 +28,9 @@ impl Block for BlockQ4K {
     fn dequantize(&self, values: &mut [f32; K_BLOCK_LEN]) {
         dequantize_k4(self.d, self.dmin, &self.scales, &unpack_k_nibbles(&self.qs), values);
     }
+}
 
+impl QuantizeBlock for BlockQ4K {
     fn quantize(values: &[f32; K_BLOCK_LEN]) -> Self {
         let block = affine::quantize(values, RANGES);
         Self { d: block.scale, dmin: block.min, scales: block.packed_k4_factors(), qs: pack_k_nibbles(&block.codes) }

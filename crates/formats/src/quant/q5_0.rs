@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::packing::{pack_five_bits, unpack_five_bits};
 use super::q4_0::{first_extreme, reciprocal};
-use super::{Block, HalfBytes};
+use super::{Block, HalfBytes, QuantizeBlock};
 
 /// A block of [`super::QuantType::Q5_0`], 22 bytes.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -26,7 +26,9 @@ impl Block for BlockQ5_0 {
         let codes = unpack_five_bits(&self.qs, self.qh);
         *values = std::array::from_fn(|i| d * (f32::from(codes[i]) - 16.0));
     }
+}
 
+impl QuantizeBlock for BlockQ5_0 {
     fn quantize(values: &[f32; 32]) -> Self {
         let d = first_extreme(values) / -16.0;
         let inverse = reciprocal(d);

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::packing::{pack_five_bits, unpack_five_bits};
 use super::q4_0::reciprocal;
 use super::q4_1::extremes;
-use super::{Block, HalfBytes};
+use super::{Block, HalfBytes, QuantizeBlock};
 
 /// A block of [`super::QuantType::Q5_1`], 24 bytes.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -29,7 +29,9 @@ impl Block for BlockQ5_1 {
         let codes = unpack_five_bits(&self.qs, self.qh);
         *values = std::array::from_fn(|i| d * f32::from(codes[i]) + m);
     }
+}
 
+impl QuantizeBlock for BlockQ5_1 {
     fn quantize(values: &[f32; 32]) -> Self {
         let (min, max) = extremes(values);
         let d = (max - min) / 31.0;

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::affine::{self, AffineRanges};
 use super::packing::{pack_k_bits, pack_k_nibbles, unpack_k_bits, unpack_k_nibbles};
 use super::q4_k::dequantize_k4;
-use super::{Block, HalfBytes, K_BLOCK_LEN};
+use super::{Block, HalfBytes, K_BLOCK_LEN, QuantizeBlock};
 
 const RANGES: AffineRanges = AffineRanges { group_len: 32, code: 31, factor: 63 };
 
@@ -33,7 +33,9 @@ impl Block for BlockQ5K {
         let codes = std::array::from_fn(|i| low[i] | (high[i] << 4));
         dequantize_k4(self.d, self.dmin, &self.scales, &codes, values);
     }
+}
 
+impl QuantizeBlock for BlockQ5K {
     fn quantize(values: &[f32; K_BLOCK_LEN]) -> Self {
         let block = affine::quantize(values, RANGES);
         Self {

@@ -2,10 +2,12 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::fit::Lattice;
 use super::symmetric::{self, SymmetricRanges};
-use super::{Block, HalfBytes, K_BLOCK_LEN};
+use super::{Block, HalfBytes, K_BLOCK_LEN, QuantizeBlock};
 
-const RANGES: SymmetricRanges = SymmetricRanges { code: 32, factor: 128 };
+const RANGES: SymmetricRanges =
+    SymmetricRanges { group_len: 16, codes: Lattice::Range { low: -32, high: 31 }, factor: 128 };
 
 /// A block of [`super::QuantType::Q6_K`], 210 bytes.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -34,7 +36,9 @@ impl Block for BlockQ6K {
             scale * (f32::from(code) - 32.0)
         });
     }
+}
 
+impl QuantizeBlock for BlockQ6K {
     fn quantize(values: &[f32; K_BLOCK_LEN]) -> Self {
         let block = symmetric::quantize(values, RANGES);
         let codes = block.codes.map(|code| (code + 32) as u8);

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::q4_0::{first_extreme, reciprocal};
-use super::{Block, HalfBytes};
+use super::{Block, HalfBytes, QuantizeBlock};
 
 /// A block of [`super::QuantType::Q8_0`], 34 bytes.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -22,7 +22,9 @@ impl Block for BlockQ8_0 {
         let d = self.d.to_f32();
         *values = self.qs.map(|q| f32::from(q) * d);
     }
+}
 
+impl QuantizeBlock for BlockQ8_0 {
     fn quantize(values: &[f32; 32]) -> Self {
         let d = first_extreme(values).abs() / 127.0;
         let inverse = reciprocal(d);

@@ -1,19 +1,20 @@
-//! Quantiser of the `_K` layouts with scale only: `x ~ d s q` in groups of 16.
+//! Quantiser of the layouts of 256 elements with scale only: `x ~ d s q` in groups.
 
-use super::{HalfBytes, K_BLOCK_LEN, fit};
-
-const GROUP_LEN: usize = 16;
+use super::fit::{self, Lattice};
+use super::{HalfBytes, K_BLOCK_LEN};
 
 /// Ranges of such a layout.
 #[derive(Clone, Copy)]
 pub(super) struct SymmetricRanges {
-    /// Codes `q` lie in `-code..code`.
-    pub code: i32,
+    /// Elements that share one scale.
+    pub group_len: usize,
+    /// What codes `q` may be.
+    pub codes: Lattice,
     /// Scales `s` lie in `-factor..factor`.
     pub factor: i32,
 }
 
-/// A block before packing.
+/// A block before packing; only the first `256 / group_len` scales are used.
 #[derive(Clone)]
 pub(super) struct SymmetricBlock {
     pub scale: HalfBytes,
@@ -30,16 +31,16 @@ pub(super) fn quantize(values: &[f32; K_BLOCK_LEN], ranges: SymmetricRanges) -> 
     let mut scales = [0.0; 16];
     let mut scale_weights = [0.0; 16];
     for (group, (values, weights)) in search.groups().enumerate() {
-        let scale = fit::linear(values, weights, -ranges.code, ranges.code - 1);
+        let scale = fit::linear(values, weights, ranges.codes);
         scales[group] = scale;
         // A group's error grows with `sum w q^2` in its scale.
         scale_weights[group] =
             values.iter().zip(weights).map(|(&x, w)| w * f64::from(search.code(x, scale)).powi(2)).sum();
     }
-    let scale = half(fit::linear(&scales, &scale_weights, -ranges.factor, ranges.factor - 1));
+    let lattice = Lattice::Range { low: -ranges.factor, high: ranges.factor - 1 };
+    let scale = half(fit::linear(&scales, &scale_weights, lattice));
     let unit = f64::from(scale.to_f32());
-    let factors =
-        scales.map(|scale| if unit == 0.0 { 0 } else { fit::nearest(scale / unit, -ranges.factor, ranges.factor - 1) });
+    let factors = scales.map(|scale| if unit == 0.0 { 0 } else { lattice.nearest(scale / unit) });
     let (mut best, mut best_error) = search.assign(scale, factors);
     for _ in 0..4 {
         let (candidate, error) = search.assign(search.refit(&best), best.scales.map(i32::from));
@@ -61,25 +62,30 @@ struct Search {
     weights: [f64; K_BLOCK_LEN],
 }
 
+/// Weights of the squared errors of a group: large elements count more than small ones.
+pub(super) fn fill_weights(values: &[f64], weights: &mut [f64]) {
+    let mean_square = values.iter().map(|x| x * x).sum::<f64>() / values.len() as f64;
+    for (weight, x) in weights.iter_mut().zip(values) {
+        *weight = mean_square.sqrt() + x.abs();
+    }
+}
+
 impl Search {
     fn new(values: &[f32; K_BLOCK_LEN], ranges: SymmetricRanges) -> Self {
         let values = values.map(f64::from);
         let mut weights = [0.0; K_BLOCK_LEN];
-        for (weights, values) in weights.chunks_mut(GROUP_LEN).zip(values.chunks(GROUP_LEN)) {
-            let mean_square = values.iter().map(|x| x * x).sum::<f64>() / values.len() as f64;
-            for (weight, x) in weights.iter_mut().zip(values) {
-                *weight = mean_square.sqrt() + x.abs();
-            }
+        for (weights, values) in weights.chunks_mut(ranges.group_len).zip(values.chunks(ranges.group_len)) {
+            fill_weights(values, weights);
         }
         Self { ranges, values, weights }
     }
 
     fn groups(&self) -> impl Iterator<Item = (&[f64], &[f64])> {
-        self.values.chunks(GROUP_LEN).zip(self.weights.chunks(GROUP_LEN))
+        self.values.chunks(self.ranges.group_len).zip(self.weights.chunks(self.ranges.group_len))
     }
 
     fn code(&self, x: f64, scale: f64) -> i32 {
-        if scale == 0.0 { 0 } else { fit::nearest(x / scale, -self.ranges.code, self.ranges.code - 1) }
+        if scale == 0.0 { 0 } else { self.ranges.codes.nearest(x / scale) }
     }
 
     /// The best group scales next to `factors`, with the nearest codes; and the weighted squared error.
@@ -106,7 +112,7 @@ impl Search {
             }
             total += best_error;
             let scale = unit * f64::from(block.scales[group]);
-            for (code, &x) in block.codes[group * GROUP_LEN..].iter_mut().zip(values) {
+            for (code, &x) in block.codes[group * self.ranges.group_len..].iter_mut().zip(values) {
                 *code = self.code(x, scale) as i8;
             }
         }
@@ -117,7 +123,7 @@ impl Search {
     fn refit(&self, block: &SymmetricBlock) -> HalfBytes {
         let (mut aa, mut ax) = (0.0, 0.0);
         for (i, (&x, &w)) in self.values.iter().zip(&self.weights).enumerate() {
-            let a = f64::from(block.scales[i / GROUP_LEN]) * f64::from(block.codes[i]);
+            let a = f64::from(block.scales[i / self.ranges.group_len]) * f64::from(block.codes[i]);
             aa += w * a * a;
             ax += w * a * x;
         }

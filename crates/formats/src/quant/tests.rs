@@ -35,6 +35,22 @@ fn sizes_are_those_of_ggml() {
         ("Q4_K", 256, 144),
         ("Q5_K", 256, 176),
         ("Q6_K", 256, 210),
+        ("Q8_K", 256, 292),
+        ("IQ2_XXS", 256, 66),
+        ("IQ2_XS", 256, 74),
+        ("IQ3_XXS", 256, 98),
+        ("IQ1_S", 256, 50),
+        ("IQ4_NL", 32, 18),
+        ("IQ3_S", 256, 110),
+        ("IQ2_S", 256, 82),
+        ("IQ4_XS", 256, 136),
+        ("IQ1_M", 256, 56),
+        ("TQ1_0", 256, 54),
+        ("TQ2_0", 256, 66),
+        ("MXFP4", 32, 17),
+        ("NVFP4", 64, 36),
+        ("Q1_0", 128, 18),
+        ("Q2_0", 64, 18),
     ];
     assert_eq!(sizes, expected);
 }
@@ -56,8 +72,8 @@ fn type_numbers_and_names_agree() {
             assert_eq!(TensorType::from_ggml_id(id), Some(dtype.into()));
         }
     }
-    assert_eq!(ggml_type_name(21), Some("IQ3_S"));
-    assert_eq!(TensorType::from_ggml_id(21), None);
+    assert_eq!(ggml_type_name(31), Some("Q4_0_4_4"));
+    assert_eq!(TensorType::from_ggml_id(31), None);
     assert_eq!(ggml_type_name(99), None);
 }
 
@@ -79,9 +95,20 @@ fn relative_error(values: &[f32], restored: &[f32]) -> f64 {
     (squares / norm).sqrt()
 }
 
+/// The layouts that can be made here.
+fn quantisable() -> impl Iterator<Item = QuantType> {
+    QuantType::ALL.iter().copied().filter(|quant| quant.can_quantize())
+}
+
+/// Layouts whose scale is the mean or the largest magnitude, and of which some or all elements are just a sign.
+const SIGNS: [QuantType; 4] = [QuantType::TQ1_0, QuantType::TQ2_0, QuantType::Q1_0, QuantType::Q2_0];
+
+/// Layouts whose scales lie on a coarse lattice.
+const MICROSCALED: [QuantType; 2] = [QuantType::MXFP4, QuantType::NVFP4];
+
 #[test]
 fn requantising_stored_values_loses_little() {
-    for &quant in QuantType::ALL {
+    for quant in quantisable() {
         let values = bell(2048, 7, 1.0);
         let (_, once) = round_trip(quant, &values);
         let (_, twice) = round_trip(quant, &once);
@@ -98,10 +125,23 @@ fn error_shrinks_with_bits_and_scales_with_the_input() {
         relative_error(&values, &restored)
     };
     use QuantType::*;
-    for order in [[Q8_0, Q6_K], [Q6_K, Q5_K], [Q5_K, Q4_K], [Q4_K, Q3_K], [Q3_K, Q2_K], [Q5_1, Q4_1], [Q5_0, Q4_0]] {
+    for order in [
+        [Q8_0, Q6_K],
+        [Q6_K, Q5_K],
+        [Q5_K, Q4_K],
+        [Q4_K, Q3_K],
+        [Q3_K, Q2_K],
+        [Q5_1, Q4_1],
+        [Q5_0, Q4_0],
+        [IQ4_NL, Q4_0],
+        [IQ4_XS, Q4_0],
+        [NVFP4, MXFP4],
+        [Q8_K, Q6_K],
+        [MXFP4, Q2_0],
+    ] {
         assert!(error(order[0], 1.0) < error(order[1], 1.0), "{order:?}");
     }
-    for &quant in QuantType::ALL {
+    for quant in quantisable().filter(|quant| !MICROSCALED.contains(quant)) {
         for scale in [1e-2, 1e3] {
             let ratio = error(quant, scale) / error(quant, 1.0);
             assert!((0.97..1.03).contains(&ratio), "{quant} at {scale}: {ratio}");
@@ -119,6 +159,8 @@ fn searches_lose_less_than_ggml() {
         (QuantType::Q4_K, 0.067904),
         (QuantType::Q5_K, 0.034268),
         (QuantType::Q6_K, 0.016567),
+        (QuantType::IQ4_NL, 0.072521),
+        (QuantType::IQ4_XS, 0.072992),
     ] {
         let (_, restored) = round_trip(quant, &values);
         let error = relative_error(&values, &restored);
@@ -129,10 +171,17 @@ fn searches_lose_less_than_ggml() {
 
 #[test]
 fn special_blocks_survive() {
-    for &quant in QuantType::ALL {
+    for quant in quantisable() {
         let len = quant.block_len();
         let (_, restored) = round_trip(quant, &vec![0.0; len]);
         assert!(restored.iter().all(|&x| x == 0.0), "{quant}: zeros");
+        let (_, restored) = round_trip(quant, &vec![1e-30; len]);
+        assert!(restored.iter().all(|x| x.abs() < 1e-6), "{quant}: tiny values");
+        let (_, restored) = round_trip(quant, &vec![1e-44; len]);
+        assert!(restored.iter().all(|x| x.abs() < 1e-6), "{quant}: subnormal values");
+        if MICROSCALED.contains(&quant) || quant == QuantType::Q1_0 {
+            continue;
+        }
         for constant in [2.5f32, -2.5] {
             let (_, restored) = round_trip(quant, &vec![constant; len]);
             assert!(restored.iter().all(|x| (x - constant).abs() < 0.02), "{quant}: {constant} gave {restored:?}");
@@ -142,14 +191,35 @@ fn special_blocks_survive() {
         let (_, restored) = round_trip(quant, &spike);
         assert!((restored[len - 1] + 4.0).abs() < 0.05, "{quant}: spike {}", restored[len - 1]);
         assert!(restored[..len - 1].iter().all(|x| x.abs() < 0.05), "{quant}: around the spike");
-        let (_, restored) = round_trip(quant, &vec![1e-30; len]);
-        assert!(restored.iter().all(|x| x.abs() < 1e-6), "{quant}: tiny values");
+    }
+}
+
+/// What the coarse layouts make of a block whose values they can hold exactly.
+#[test]
+fn coarse_layouts_keep_their_own_values() {
+    for quant in SIGNS {
+        let values: Vec<f32> = (0..quant.block_len()).map(|i| if i * 7 % 3 == 0 { 2.5 } else { -2.5 }).collect();
+        assert_eq!(round_trip(quant, &values).1, values, "{quant}");
+    }
+    for quant in MICROSCALED {
+        let levels: Vec<f32> = (0..quant.block_len()).map(|i| f32::from(fp4::E2M1_DOUBLED[i % 16]) * 0.25).collect();
+        assert_eq!(round_trip(quant, &levels).1, levels, "{quant}");
     }
 }
 
 #[test]
+fn read_only_layouts_say_so() {
+    for &quant in QuantType::ALL.iter().filter(|quant| !quant.can_quantize()) {
+        assert!(["IQ1", "IQ2", "IQ3"].contains(&&quant.name()[..3]), "{quant}");
+        let error = quantize(quant, &[0.0; 256], &mut vec![0; quant.block_bytes()]).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("quantize: {quant} can be read but not made here")), "{error}");
+    }
+    assert_eq!(quantisable().count(), QuantType::ALL.len() - 7);
+}
+
+#[test]
 fn values_that_do_not_fit_are_refused() {
-    for &quant in QuantType::ALL {
+    for quant in quantisable() {
         let mut bytes = vec![0; quant.block_bytes() * 2];
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut values = vec![0.5; quant.block_len() * 2];
@@ -157,12 +227,25 @@ fn values_that_do_not_fit_are_refused() {
             let error = quantize(quant, &values, &mut bytes).unwrap_err().to_string();
             assert!(error.contains(&format!("element {} is {bad}", quant.block_len() + 3)), "{error}");
         }
+        if [QuantType::MXFP4, QuantType::Q8_K].contains(&quant) {
+            continue;
+        }
         let mut values = vec![0.5; quant.block_len() * 2];
         values[quant.block_len()] = 3e38;
         let error = quantize(quant, &values, &mut bytes).unwrap_err().to_string();
         let range = format!("elements {}..{}", quant.block_len(), quant.block_len() * 2);
-        assert!(error.contains(&range) && error.contains("16-bit"), "{error}");
+        assert!(error.contains(&range) && error.contains("past the range of the type's scales"), "{error}");
     }
+}
+
+#[test]
+fn nvfp4_refuses_what_its_scales_cannot_reach() {
+    let mut bytes = [0; 36];
+    let mut values = [0.0; 64];
+    values[63] = -2688.0;
+    quantize(QuantType::NVFP4, &values, &mut bytes).unwrap();
+    values[63] = -2689.0;
+    assert!(quantize(QuantType::NVFP4, &values, &mut bytes).unwrap_err().to_string().contains("reach 2689"));
 }
 
 #[test]
