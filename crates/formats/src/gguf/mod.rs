@@ -6,6 +6,7 @@ mod cursor;
 mod metadata;
 mod read_value;
 mod reader;
+mod split;
 mod tensor_info;
 mod value_types;
 mod write_value;
@@ -13,6 +14,7 @@ mod writer;
 
 pub use metadata::{Array, Metadata, StringArray, Value};
 pub use reader::Gguf;
+pub use split::{SplitGguf, SplitPart, SplitTensor, sibling_paths};
 pub use tensor_info::TensorInfo;
 pub use writer::{GgufWriter, WriteError};
 
