@@ -13,6 +13,8 @@ pub mod cpu;
 mod error;
 mod hazard;
 mod ledger;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod memory;
 mod order;
 mod pool;

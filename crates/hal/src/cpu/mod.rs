@@ -4,9 +4,9 @@ mod buffer;
 mod device;
 mod encoder;
 mod kernel;
-mod latch;
-mod program;
-mod queue;
+pub(crate) mod latch;
+pub(crate) mod program;
+pub(crate) mod queue;
 pub(crate) mod team;
 
 pub use buffer::Buffer;

@@ -58,13 +58,13 @@ struct Shared {
 
 /// The queue and its thread.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(crate) struct Queue {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Queue {
-    pub(super) fn new(threads: usize) -> std::io::Result<Self> {
+    pub(crate) fn new(threads: usize) -> std::io::Result<Self> {
         let team = Team::new(threads)?;
         let shared = Arc::new(Shared::default());
         let thread = {
@@ -74,7 +74,7 @@ impl Queue {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    pub(super) fn push(&self, program: Arc<Program>, injected: Option<String>) -> Pending {
+    pub(crate) fn push(&self, program: Arc<Program>, injected: Option<String>) -> Pending {
         let outcome = Arc::new(Latch::new());
         let pending = Pending { latch: Arc::clone(&outcome) };
         {
@@ -87,15 +87,15 @@ impl Queue {
     }
 
     /// True on the thread that runs the jobs.
-    pub(super) fn is_current_thread(&self) -> bool {
+    pub(crate) fn is_current_thread(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| thread.thread().id() == current().id())
     }
 
-    pub(super) fn set_profiling(&self, on: bool) {
+    pub(crate) fn set_profiling(&self, on: bool) {
         self.shared.profiling.store(on, Ordering::Relaxed);
     }
 
-    pub(super) fn profiled_time(&self) -> Duration {
+    pub(crate) fn profiled_time(&self) -> Duration {
         Duration::from_nanos(self.shared.profiled_nanoseconds.swap(0, Ordering::Relaxed) as u64)
     }
 }
