@@ -1,0 +1,4 @@
+mod fetching;
+mod hub_server;
+mod names;
+mod real;
