@@ -40,6 +40,14 @@ pub(super) struct QuantizedTokens<'a> {
 }
 
 impl<'a> QuantizedTokens<'a> {
+    /// One token.
+    ///
+    /// # Panics
+    /// When there are fewer tokens.
+    pub(super) fn row(&self, token: usize) -> QuantizedRow<'a> {
+        self.layout.split(&self.bytes[token * self.layout.row_bytes..(token + 1) * self.layout.row_bytes])
+    }
+
     pub(super) fn rows(&self) -> impl Iterator<Item = QuantizedRow<'a>> + use<'a> {
         let layout = self.layout;
         self.bytes.chunks_exact(layout.row_bytes).map(move |row| layout.split(row))

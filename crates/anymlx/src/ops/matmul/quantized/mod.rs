@@ -6,6 +6,8 @@
 
 mod portable;
 mod unpack;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use anymlx_formats::quant::{
     BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, QuantType,
@@ -16,7 +18,19 @@ use crate::{CpuLevel, KernelFault};
 
 /// The function that multiplies weights of this type.
 pub(super) fn method(quant: QuantType, level: CpuLevel, tiled: bool) -> Result<MultiplyQuantized, KernelFault> {
-    let _ = (level, tiled);
+    match level {
+        CpuLevel::Scalar => scalar(quant),
+        #[cfg(target_arch = "x86_64")]
+        CpuLevel::Avx2 => x86::avx2(quant, tiled),
+        #[cfg(target_arch = "x86_64")]
+        CpuLevel::Avx512 => x86::avx512(quant, tiled),
+        #[cfg(not(target_arch = "x86_64"))]
+        _ => scalar(quant),
+    }
+}
+
+/// The portable method serves any number of tokens.
+fn scalar(quant: QuantType) -> Result<MultiplyQuantized, KernelFault> {
     Ok(match quant {
         QuantType::Q4_0 => portable::multiply::<BlockQ4_0>,
         QuantType::Q4_1 => portable::multiply::<BlockQ4_1>,
