@@ -10,6 +10,7 @@ use std::{
 use anymlx_hal::{
     Context, DeviceInfo, Residency, ResidencyStats, StorageMode, any,
     cpu::{self, CpuOptions},
+    emulator::{self, EmulatorOptions},
     trace::{self, TraceLog, TraceOptions},
 };
 
@@ -184,6 +185,16 @@ impl MlxDevice {
         Ok(Self::from_backend(any::Device::Trace(device), CpuLevel::best(), Some(log)))
     }
 
+    /// A device that runs the GPU kernels' own texts on the host, for tests; see
+    /// [`anymlx_hal::emulator`].
+    ///
+    /// # Errors
+    /// `DeviceNotFound` without a C++ compiler that fits; as [`Self::cpu_with`].
+    pub fn emulator(options: &EmulatorOptions) -> Result<Self> {
+        let device = emulator::Device::open(options)?;
+        Ok(Self::from_backend(any::Device::Emulator(device), CpuLevel::Scalar, None))
+    }
+
     /// The record of a trace device.
     pub fn trace_log(&self) -> Option<&TraceLog> {
         self.inner.trace.as_ref()
@@ -212,6 +223,11 @@ impl MlxDevice {
     /// Mechanism under this device.
     pub(crate) fn context(&self) -> &Context {
         &self.inner.context
+    }
+
+    /// True when kernels run from their texts for GPUs, false when their functions for CPUs run.
+    pub(crate) fn runs_gpu_kernels(&self) -> bool {
+        !matches!(self.context().device(), any::Device::Cpu(_) | any::Device::Trace(_))
     }
 
     /// True when both are handles of the same opened device.

@@ -13,6 +13,8 @@ use std::{
     str::FromStr,
 };
 
+use anymlx_hal::emulator::{Sanitizer, Schedule};
+
 use crate::{CpuLevel, DeviceSelector, MlxError, Result};
 
 /// One environment variable.
@@ -67,6 +69,18 @@ pub const VARIABLES: &[Variable] = &[
         meaning: "Locks the CPU device's resident buffers into main memory, as far as the system's limit (`ulimit -l`) allows.",
     },
     Variable {
+        name: "ANYMLX_EMULATOR",
+        values: "`plain`, `address`, `thread`, `off`",
+        default: "`off`",
+        meaning: "How the tests run GPU kernels on the host: with which sanitizer, or not at all.",
+    },
+    Variable {
+        name: "ANYMLX_EMULATOR_SCHEDULE",
+        values: "`forward`, `reverse` or a number",
+        default: "`forward`",
+        meaning: "In which order the emulator runs the threads of a group between two meetings; a number seeds a new order each time.",
+    },
+    Variable {
         name: "HF_TOKEN",
         values: "an access token",
         default: "none",
@@ -114,6 +128,22 @@ pub fn cpu_level() -> Result<Option<CpuLevel>> {
 /// `InvalidArgument` with name, value and what is allowed.
 pub fn lock_memory() -> Result<bool> {
     parse_lock_memory(&from_process)
+}
+
+/// `ANYMLX_EMULATOR`: what watches emulated kernels in tests, or `None` for `off`.
+///
+/// # Errors
+/// `InvalidArgument` with name, value and what is allowed.
+pub fn emulator() -> Result<Option<Sanitizer>> {
+    parse_emulator(&from_process)
+}
+
+/// `ANYMLX_EMULATOR_SCHEDULE`.
+///
+/// # Errors
+/// `InvalidArgument` with name, value and what is allowed.
+pub fn emulator_schedule() -> Result<Schedule> {
+    parse_emulator_schedule(&from_process)
 }
 
 /// `ANYMLX_LOG`, or `None` when unset. Whoever installs the subscriber checks the filter.
@@ -241,6 +271,27 @@ fn parse_lock_memory(lookup: Lookup) -> Result<bool> {
         "1" | "true" | "on" => Ok(true),
         "0" | "false" | "off" => Ok(false),
         _ => Err(invalid("ANYMLX_LOCK_MEMORY", value, "1, true, on, 0, false or off")),
+    }
+}
+
+fn parse_emulator(lookup: Lookup) -> Result<Option<Sanitizer>> {
+    match text(lookup, "ANYMLX_EMULATOR")?.as_deref() {
+        Some("plain") => Ok(Some(Sanitizer::None)),
+        Some("address") => Ok(Some(Sanitizer::Address)),
+        Some("thread") => Ok(Some(Sanitizer::Thread)),
+        None | Some("off") => Ok(None),
+        Some(value) => Err(invalid("ANYMLX_EMULATOR", value, "plain, address, thread or off")),
+    }
+}
+
+fn parse_emulator_schedule(lookup: Lookup) -> Result<Schedule> {
+    match text(lookup, "ANYMLX_EMULATOR_SCHEDULE")?.as_deref() {
+        None | Some("forward") => Ok(Schedule::Forward),
+        Some("reverse") => Ok(Schedule::Reverse),
+        Some(value) => match value.parse() {
+            Ok(seed) => Ok(Schedule::Shuffled(seed)),
+            Err(_) => Err(invalid("ANYMLX_EMULATOR_SCHEDULE", value, "forward, reverse or a number")),
+        },
     }
 }
 

@@ -28,6 +28,7 @@ pub use anymlx_formats::{
 pub use anymlx_hal::{
     BackendKind, CpuKernel, DeviceInfo, Invocation, Kernel, KernelFault, KernelResult, KernelSource, Launch, Owner,
     PoolStats, ResidencyStats, StorageMode, Timing, WholeArguments,
+    emulator::{EmulatorOptions, Sanitizer, Schedule},
     trace::{TraceLog, TraceOptions},
 };
 pub use buffer::MlxBuffer;

@@ -8,7 +8,7 @@ use crate::{
         Backend, BackendKind, Bound, Buffer as BufferTrait, Device as DeviceTrait, DeviceInfo, Encoder as EncoderTrait,
         ForeignMemory, KernelSource, Launch, Pending as PendingTrait, StorageMode, Timing,
     },
-    cpu, trace,
+    cpu, emulator, trace,
 };
 
 /// Any of the backends of this build.
@@ -266,4 +266,5 @@ macro_rules! backends {
 backends! {
     Cpu: cpu::Cpu,
     Trace: trace::Trace,
+    Emulator: emulator::Emulator,
 }

@@ -38,6 +38,8 @@ pub enum BackendKind {
     Metal,
     /// Records every call as text; computes on the host.
     Trace,
+    /// Runs GPU kernels on the host, thread by thread.
+    Emulator,
 }
 
 impl BackendKind {
@@ -48,6 +50,7 @@ impl BackendKind {
             BackendKind::Cuda => "cuda",
             BackendKind::Metal => "metal",
             BackendKind::Trace => "trace",
+            BackendKind::Emulator => "emulator",
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Mechanism under anymlx: memory, kernels and order. Nothing here knows an operation, an element
 //! type or a shape.
 //!
-//! * [`backend`] is the contract that the backends ([`cpu`], [`trace`]) fulfil; read it first.
+//! * [`backend`] is the contract that the backends ([`cpu`], [`trace`], [`emulator`]) fulfil; read it first.
+//! * [`dialect`] is the language of GPU kernels.
 //! * [`any`] makes one closed type of them.
 //! * [`Context`], [`Storage`], [`Recorder`], [`Submission`] and [`Graph`] are the common layer:
 //!   checks, hazards, submission order, host access, poison, residency, pools.
@@ -10,6 +11,8 @@ pub mod any;
 pub mod backend;
 mod context;
 pub mod cpu;
+pub mod dialect;
+pub mod emulator;
 mod error;
 mod hazard;
 mod ledger;

@@ -28,6 +28,10 @@ fn good_values() {
     }
     assert_eq!(parse_threads(&table(&[("ANYMLX_THREADS", "1024")])).unwrap(), Some(1024));
     assert_eq!(parse_cpu_level(&table(&[("ANYMLX_CPU", "avx2")])).unwrap(), Some(CpuLevel::Avx2));
+    assert_eq!(parse_emulator(&table(&[("ANYMLX_EMULATOR", "thread")])).unwrap(), Some(Sanitizer::Thread));
+    assert_eq!(parse_emulator(&table(&[("ANYMLX_EMULATOR", "off")])).unwrap(), None);
+    let schedule = |value| parse_emulator_schedule(&table(&[("ANYMLX_EMULATOR_SCHEDULE", value)])).unwrap();
+    assert_eq!([schedule("reverse"), schedule("17")], [Schedule::Reverse, Schedule::Shuffled(17)]);
     for (value, locked) in [("1", true), ("ON", true), ("true", true), ("0", false), ("off", false), ("False", false)] {
         assert_eq!(parse_lock_memory(&table(&[("ANYMLX_LOCK_MEMORY", value)])).unwrap(), locked, "{value}");
     }
@@ -47,6 +51,10 @@ fn bad_values_name_variable_value_and_what_is_needed() {
     }
     let text = message(parse_cpu_level(&table(&[("ANYMLX_CPU", "sse")])));
     assert_eq!(text, "environment: ANYMLX_CPU is `sse`, needed scalar, avx2 or avx512");
+    let text = message(parse_emulator(&table(&[("ANYMLX_EMULATOR", "asan")])));
+    assert_eq!(text, "environment: ANYMLX_EMULATOR is `asan`, needed plain, address, thread or off");
+    let text = message(parse_emulator_schedule(&table(&[("ANYMLX_EMULATOR_SCHEDULE", "-1")])));
+    assert_eq!(text, "environment: ANYMLX_EMULATOR_SCHEDULE is `-1`, needed forward, reverse or a number");
     let text = message(parse_lock_memory(&table(&[("ANYMLX_LOCK_MEMORY", "yes please")])));
     assert_eq!(text, "environment: ANYMLX_LOCK_MEMORY is `yes please`, needed 1, true, on, 0, false or off");
     let text = message(parse_hub_endpoint(&table(&[("HF_ENDPOINT", "hub.example")])));

@@ -7,6 +7,13 @@
 pub mod add_rms_norm;
 pub mod argmax;
 pub mod attention;
+/// The text of kernels for GPUs: the files, in order, with their names for the compiler's messages.
+macro_rules! gpu_text {
+    ($($file:literal),+) => {
+        concat!($("#line 1 \"", $file, "\"\n", include_str!($file), "\n"),+)
+    };
+}
+
 mod check;
 pub mod copy;
 pub mod elementwise;

@@ -1,9 +1,9 @@
 //! The devices on which every operation is tested.
 
-use crate::{CpuDeviceOptions, CpuLevel, MlxDevice, TraceOptions};
+use crate::{BackendKind, CpuDeviceOptions, CpuLevel, EmulatorOptions, MlxDevice, Result, TraceOptions, env};
 
 /// One CPU device for each instruction level that this processor has, the recording backend with
-/// memory of its own, and every GPU present.
+/// memory of its own, the emulator of GPUs, and every GPU present.
 pub(crate) fn devices() -> Vec<MlxDevice> {
     let mut devices = Vec::new();
     for level in CpuLevel::ALL {
@@ -16,6 +16,11 @@ pub(crate) fn devices() -> Vec<MlxDevice> {
     }
     let options = TraceOptions { unified: false, ..TraceOptions::default() };
     devices.push(MlxDevice::trace(&options).expect("the recording backend opens"));
+    match emulator() {
+        Ok(Some(device)) => devices.push(device),
+        Ok(None) => eprintln!("skipped: emulator: ANYMLX_EMULATOR=off"),
+        Err(error) => eprintln!("skipped: emulator: {error}"),
+    }
     match MlxDevice::cuda(0) {
         Ok(device) => devices.push(device),
         Err(error) => eprintln!("skipped: cuda: {error}"),
@@ -25,4 +30,17 @@ pub(crate) fn devices() -> Vec<MlxDevice> {
         Err(error) => eprintln!("skipped: metal: {error}"),
     }
     devices
+}
+
+/// The emulator as the environment asks for it.
+fn emulator() -> Result<Option<MlxDevice>> {
+    let Some(sanitizer) = env::emulator().expect("ANYMLX_EMULATOR") else { return Ok(None) };
+    let cache = env::cache_dir()?.join("emulator");
+    let schedule = env::emulator_schedule().expect("ANYMLX_EMULATOR_SCHEDULE");
+    MlxDevice::emulator(&EmulatorOptions { sanitizer, schedule, ..EmulatorOptions::new(cache) }).map(Some)
+}
+
+/// True where a kernel runs thread by thread: large shapes take too long there.
+pub(crate) fn is_slow(device: &MlxDevice) -> bool {
+    device.info().backend == BackendKind::Emulator
 }

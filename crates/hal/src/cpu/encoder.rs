@@ -68,7 +68,7 @@ impl EncoderTrait for Encoder {
         }
         let bindings = bindings.iter().map(host_range).collect::<Result<Box<[HostRange]>>>()?;
         let items_per_chunk = if kernel.is_whole() { launch.items } else { launch.items_per_chunk };
-        let action = Action::Kernel { kernel: kernel.clone(), bindings, params: params.into() };
+        let action = Action::Kernel { kernel: kernel.clone(), bindings, params: params.into(), launch };
         self.push(label, action, launch.items, items_per_chunk.max(1));
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::{any::type_name, fmt, ops::Range, sync::Arc};
 
 use bytemuck::{AnyBitPattern, Pod};
 
-use crate::Access;
+use crate::{Access, Launch};
 
 /// Why a kernel gave up: reported as the failure of its submission.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +94,7 @@ pub struct Invocation<'a> {
     pub(crate) params: &'a [u8],
     pub(crate) items: Range<usize>,
     pub(crate) total_items: usize,
+    pub(crate) launch: Launch,
 }
 
 impl<'a> Invocation<'a> {
@@ -105,6 +106,11 @@ impl<'a> Invocation<'a> {
     /// The work items of the whole dispatch.
     pub fn total_items(&self) -> usize {
         self.total_items
+    }
+
+    /// How the dispatch was spread, groups and threads for a GPU included.
+    pub fn launch(&self) -> Launch {
+        self.launch
     }
 
     /// Number of bound buffers.
@@ -183,6 +189,24 @@ pub struct WholeArguments<'a> {
 }
 
 impl WholeArguments<'_> {
+    /// How the dispatch was spread; see [`Invocation::launch`].
+    pub fn launch(&self) -> Launch {
+        self.invocation.launch()
+    }
+
+    /// How the dispatch declares to use binding `index`.
+    ///
+    /// # Panics
+    /// When the index is out of range (reported as a failed submission).
+    pub fn access(&self, index: usize) -> Access {
+        self.invocation.bindings[index].access
+    }
+
+    /// The bytes of the parameter block.
+    pub fn param_bytes(&self) -> &[u8] {
+        self.invocation.params
+    }
+
     /// Number of bound buffers.
     pub fn binding_count(&self) -> usize {
         self.invocation.binding_count()

@@ -13,11 +13,12 @@ use super::{
     kernel::{CpuKernel, HostRange, Invocation},
     team::{Barrier, Task},
 };
+use crate::Launch;
 
 /// What one command does.
 #[derive(Debug)]
 pub(crate) enum Action {
-    Kernel { kernel: CpuKernel, bindings: Box<[HostRange]>, params: Box<[u8]> },
+    Kernel { kernel: CpuKernel, bindings: Box<[HostRange]>, params: Box<[u8]>, launch: Launch },
     Copy { from: HostRange, to: HostRange },
     Fill { to: HostRange, value: u8 },
 }
@@ -42,8 +43,8 @@ impl Command {
         let start = chunk * self.items_per_chunk;
         let items = start..start.saturating_add(self.items_per_chunk).min(self.items);
         match &self.action {
-            Action::Kernel { kernel, bindings, params } => {
-                let invocation = Invocation { bindings, params, items, total_items: self.items };
+            Action::Kernel { kernel, bindings, params, launch } => {
+                let invocation = Invocation { bindings, params, items, total_items: self.items, launch: *launch };
                 match catch_unwind(AssertUnwindSafe(|| kernel.run(&invocation))) {
                     Ok(Ok(())) => Ok(()),
                     Ok(Err(fault)) => Err(format!("kernel `{}`: {}", self.label, fault.0)),

@@ -13,6 +13,8 @@ use super::{
 };
 use crate::{CommandEncoder, DType, MlxBuffer, Result, read, read_write, write};
 
+const GPU: &str = "";
+
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Block {
@@ -49,7 +51,7 @@ pub fn add_rms_norm(
     check.shape("output", output, residual.shape())?;
     let block =
         Block { columns: check.u32("columns", columns)?, epsilon: params.epsilon, weight_offset: params.weight_offset };
-    let kernel = launch::kernel::<cpu::AddRmsNorm>(encoder, OPERATION, DType::F32)?;
+    let kernel = launch::kernel::<cpu::AddRmsNorm>(encoder, OPERATION, DType::F32, GPU)?;
     let launch = launch::rows(check, rows, columns, LIGHT_CHUNK)?;
     encoder.dispatch(&kernel, &[read_write(residual), read(update), read(weight), write(output)], &block, launch)
 }

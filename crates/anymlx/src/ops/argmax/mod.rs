@@ -10,6 +10,8 @@ use super::{
 };
 use crate::{CommandEncoder, DType, MlxBuffer, Result, read, write};
 
+const GPU: &str = "";
+
 /// `output[r]` = index of the largest value of row `r`, the lowest index among equals.
 ///
 /// `logits` is `f32` `[.., columns]`, `output` is `U32` `[rows]`. NaN never wins, except in a row of
@@ -24,7 +26,7 @@ pub fn argmax(encoder: &mut CommandEncoder, logits: &MlxBuffer, output: &MlxBuff
     let (rows, columns) = check.rows("logits", logits)?;
     check.shape("output", output, &[rows])?;
     let columns_param = check.u32("columns", columns)?;
-    let kernel = launch::kernel::<cpu::Argmax>(encoder, "argmax", DType::F32)?;
+    let kernel = launch::kernel::<cpu::Argmax>(encoder, "argmax", DType::F32, GPU)?;
     let launch = launch::rows(check, rows, columns, LIGHT_CHUNK)?;
     encoder.dispatch(&kernel, &[read(logits), write(output)], &columns_param, launch)
 }

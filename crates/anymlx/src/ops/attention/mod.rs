@@ -12,6 +12,8 @@ use half::f16;
 use super::{check::Check, launch};
 use crate::{CommandEncoder, DType, Launch, MlxBuffer, Result, read, write};
 
+const GPU: &str = "";
+
 /// Parameters of [`attention`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AttentionParams {
@@ -97,8 +99,8 @@ pub fn attention(
         softcap: params.softcap.unwrap_or(0.0),
     };
     let kernel = match key_cache.dtype() {
-        DType::F16 => launch::kernel::<cpu::Attention<f16>>(encoder, OPERATION, DType::F16)?,
-        _ => launch::kernel::<cpu::Attention<f32>>(encoder, OPERATION, DType::F32)?,
+        DType::F16 => launch::kernel::<cpu::Attention<f16>>(encoder, OPERATION, DType::F16, GPU)?,
+        _ => launch::kernel::<cpu::Attention<f32>>(encoder, OPERATION, DType::F32, GPU)?,
     };
     let launch = Launch {
         groups: [check.u32("tokens", tokens)?, block.heads, 1],

@@ -10,6 +10,8 @@ use super::{
 };
 use crate::{CommandEncoder, DType, MlxBuffer, Result, read, read_write, write};
 
+const GPU: &str = "";
+
 fn check_same(check: Check, buffers: &[(&str, &MlxBuffer)]) -> Result<usize> {
     let first = buffers[0].1;
     for (name, buffer) in buffers {
@@ -26,7 +28,7 @@ fn check_same(check: Check, buffers: &[(&str, &MlxBuffer)]) -> Result<usize> {
 pub fn add(encoder: &mut CommandEncoder, left: &MlxBuffer, right: &MlxBuffer, output: &MlxBuffer) -> Result<()> {
     let check = Check::new("add");
     let count = check_same(check, &[("left", left), ("right", right), ("output", output)])?;
-    let kernel = launch::kernel::<cpu::Add>(encoder, "add", DType::F32)?;
+    let kernel = launch::kernel::<cpu::Add>(encoder, "add", DType::F32, GPU)?;
     let launch = launch::elements(check, count, LIGHT_CHUNK)?;
     encoder.dispatch(&kernel, &[read(left), read(right), write(output)], &(), launch)
 }
@@ -38,7 +40,7 @@ pub fn add(encoder: &mut CommandEncoder, left: &MlxBuffer, right: &MlxBuffer, ou
 pub fn add_in_place(encoder: &mut CommandEncoder, target: &MlxBuffer, update: &MlxBuffer) -> Result<()> {
     let check = Check::new("add_in_place");
     let count = check_same(check, &[("target", target), ("update", update)])?;
-    let kernel = launch::kernel::<cpu::AddInPlace>(encoder, "add_in_place", DType::F32)?;
+    let kernel = launch::kernel::<cpu::AddInPlace>(encoder, "add_in_place", DType::F32, GPU)?;
     let launch = launch::elements(check, count, LIGHT_CHUNK)?;
     encoder.dispatch(&kernel, &[read_write(target), read(update)], &(), launch)
 }
@@ -53,7 +55,7 @@ pub fn add_bias(encoder: &mut CommandEncoder, values: &MlxBuffer, bias: &MlxBuff
     check.dtype("bias", bias, &[DType::F32])?;
     let (rows, columns) = check.rows("values", values)?;
     check.shape("bias", bias, &[columns])?;
-    let kernel = launch::kernel::<cpu::AddBias>(encoder, "add_bias", DType::F32)?;
+    let kernel = launch::kernel::<cpu::AddBias>(encoder, "add_bias", DType::F32, GPU)?;
     let launch = launch::rows(check, rows, columns, LIGHT_CHUNK)?;
     encoder.dispatch(&kernel, &[read_write(values), read(bias)], &(), launch)
 }
@@ -65,7 +67,7 @@ pub fn add_bias(encoder: &mut CommandEncoder, values: &MlxBuffer, bias: &MlxBuff
 pub fn multiply(encoder: &mut CommandEncoder, left: &MlxBuffer, right: &MlxBuffer, output: &MlxBuffer) -> Result<()> {
     let check = Check::new("multiply");
     let count = check_same(check, &[("left", left), ("right", right), ("output", output)])?;
-    let kernel = launch::kernel::<cpu::Multiply>(encoder, "multiply", DType::F32)?;
+    let kernel = launch::kernel::<cpu::Multiply>(encoder, "multiply", DType::F32, GPU)?;
     let launch = launch::elements(check, count, LIGHT_CHUNK)?;
     encoder.dispatch(&kernel, &[read(left), read(right), write(output)], &(), launch)
 }
@@ -77,7 +79,7 @@ pub fn multiply(encoder: &mut CommandEncoder, left: &MlxBuffer, right: &MlxBuffe
 pub fn scale(encoder: &mut CommandEncoder, values: &MlxBuffer, factor: f32) -> Result<()> {
     let check = Check::new("scale");
     let count = check_same(check, &[("values", values)])?;
-    let kernel = launch::kernel::<cpu::Scale>(encoder, "scale", DType::F32)?;
+    let kernel = launch::kernel::<cpu::Scale>(encoder, "scale", DType::F32, GPU)?;
     let launch = launch::elements(check, count, LIGHT_CHUNK)?;
     encoder.dispatch(&kernel, &[read_write(values)], &factor, launch)
 }
@@ -91,7 +93,7 @@ pub fn softcap(encoder: &mut CommandEncoder, values: &MlxBuffer, cap: f32) -> Re
     let check = Check::new("softcap");
     check.that(cap > 0.0 && cap.is_finite(), format_args!("the cap is {cap}, needed a positive number"))?;
     let count = check_same(check, &[("values", values)])?;
-    let kernel = launch::kernel::<cpu::Softcap>(encoder, "softcap", DType::F32)?;
+    let kernel = launch::kernel::<cpu::Softcap>(encoder, "softcap", DType::F32, GPU)?;
     let launch = launch::elements(check, count, HEAVY_CHUNK)?;
     encoder.dispatch(&kernel, &[read_write(values)], &cap, launch)
 }

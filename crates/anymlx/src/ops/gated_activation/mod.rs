@@ -10,6 +10,8 @@ use super::{
 };
 use crate::{CommandEncoder, DType, MlxBuffer, Result, read, write};
 
+const GPU: &str = "";
+
 /// The activation of a gated feed-forward layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Activation {
@@ -40,6 +42,6 @@ pub fn gated_activation(
         check.shape(name, buffer, gate.shape())?;
     }
     let launch = launch::elements(check, gate.element_count(), HEAVY_CHUNK)?;
-    let kernel = launch::kernel::<cpu::GatedActivation>(encoder, OPERATION, DType::F32)?;
+    let kernel = launch::kernel::<cpu::GatedActivation>(encoder, OPERATION, DType::F32, GPU)?;
     encoder.dispatch(&kernel, &[read(gate), read(up), write(output)], &(activation as u32), launch)
 }

@@ -14,6 +14,8 @@ use crate::{CommandEncoder, DType, MlxBuffer, Result, read, write};
 pub use layout::quantized_activation_bytes;
 pub(in crate::ops) use layout::{ALIGNMENT, GROUP, QuantizedLayout, QuantizedRow, SUM_GROUP};
 
+const GPU: &str = "";
+
 /// Rounds each group of 32 activations to 8 bits: `q = round(x * 127 / amax)`, ties to even, `x ≈ q * amax / 127`.
 ///
 /// `input` is `f32` `[.., columns]`, `output` is `U8` with as many rows of
@@ -30,7 +32,7 @@ pub fn quantize_activations(encoder: &mut CommandEncoder, input: &MlxBuffer, out
     let (rows, columns) = check.rows("input", input)?;
     check_quantized(check, "output", output, rows, columns)?;
     let launch = launch::rows(check, rows, columns, LIGHT_CHUNK / 2)?;
-    let kernel = launch::kernel::<cpu::QuantizeActivations>(encoder, OPERATION, DType::F32)?;
+    let kernel = launch::kernel::<cpu::QuantizeActivations>(encoder, OPERATION, DType::F32, GPU)?;
     encoder.dispatch(&kernel, &[read(input), write(output)], &check.u32("columns", columns)?, launch)
 }
 

@@ -12,6 +12,8 @@ use super::{
 };
 use crate::{CommandEncoder, DType, MlxBuffer, Result, read, read_write, write};
 
+const GPU: &str = gpu_text!("rms_norm.gpu.cpp");
+
 /// Parameters of [`rms_norm`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RmsNormParams {
@@ -25,6 +27,7 @@ pub struct RmsNormParams {
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Block {
     columns: u32,
+    vector_columns: u32,
     epsilon: f32,
     weight_offset: f32,
 }
@@ -75,11 +78,15 @@ fn record(
     }
     let (rows, columns) = check.rows("input", input)?;
     check.shape("weight", weight, &[columns])?;
-    let block =
-        Block { columns: check.u32("columns", columns)?, epsilon: params.epsilon, weight_offset: params.weight_offset };
+    let block = Block {
+        columns: check.u32("columns", columns)?,
+        vector_columns: launch::vector_columns(columns, &[input, weight, output.unwrap_or(input)]),
+        epsilon: params.epsilon,
+        weight_offset: params.weight_offset,
+    };
     let kernel = match output {
-        Some(_) => launch::kernel::<cpu::RmsNorm>(encoder, "rms_norm", DType::F32)?,
-        None => launch::kernel::<cpu::RmsNormInPlace>(encoder, "rms_norm_in_place", DType::F32)?,
+        Some(_) => launch::kernel::<cpu::RmsNorm>(encoder, "rms_norm", DType::F32, GPU)?,
+        None => launch::kernel::<cpu::RmsNormInPlace>(encoder, "rms_norm_in_place", DType::F32, GPU)?,
     };
     let launch = launch::rows(*check, rows, columns, LIGHT_CHUNK)?;
     match output {

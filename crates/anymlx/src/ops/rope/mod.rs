@@ -15,6 +15,8 @@ use super::{
 };
 use crate::{CommandEncoder, DType, MlxBuffer, Result, read, read_write};
 
+const GPU: &str = "";
+
 /// Which two values of a head are rotated together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RopeLayout {
@@ -84,7 +86,7 @@ pub fn rope(
         interleaved: u32::from(params.layout == RopeLayout::Interleaved),
         magnitude: params.magnitude,
     };
-    let kernel = launch::kernel::<cpu::Rope>(encoder, "rope", DType::F32)?;
+    let kernel = launch::kernel::<cpu::Rope>(encoder, "rope", DType::F32, GPU)?;
     let launch = launch::rows(check, tokens, heads.saturating_mul(head_dim), LIGHT_CHUNK)?;
     encoder.dispatch(&kernel, &[read_write(values), read(positions), read(frequencies)], &block, launch)
 }

@@ -10,6 +10,8 @@ use bytemuck::{Pod, Zeroable};
 use super::{argmax, check::Check, launch};
 use crate::{CommandEncoder, DType, Launch, MlxBuffer, Result, read, write};
 
+const GPU: &str = "";
+
 /// Parameters of [`sample`]. Filters apply in the order of the fields, as in Hugging Face
 /// `transformers`: each sees what the one before it has left.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -96,7 +98,7 @@ pub fn sample(
         min_p,
         seed: [seed as u32, (seed >> 32) as u32],
     };
-    let kernel = launch::kernel::<cpu::Sample>(encoder, OPERATION, DType::F32)?;
+    let kernel = launch::kernel::<cpu::Sample>(encoder, OPERATION, DType::F32, GPU)?;
     let launch = Launch { groups: [1; 3], threads_per_group: 1024, items: 1, items_per_chunk: 1 };
     encoder.dispatch(&kernel, &[read(logits), read(step), write(output)], &block, launch)
 }

@@ -10,6 +10,8 @@ use super::{
 };
 use crate::{CommandEncoder, DType, MlxBuffer, Result, read, write};
 
+const GPU: &str = "";
+
 /// `output[r, c] = e^(input[r, c] - max_r) / sum_c e^(input[r, c] - max_r)`, over the last extent.
 ///
 /// Both are `f32` `[.., columns]` of one shape. Minus infinity gets probability 0; a row of nothing
@@ -24,7 +26,7 @@ pub fn softmax(encoder: &mut CommandEncoder, input: &MlxBuffer, output: &MlxBuff
     let (rows, columns) = check.rows("input", input)?;
     check.shape("output", output, input.shape())?;
     let columns_param = check.u32("columns", columns)?;
-    let kernel = launch::kernel::<cpu::Softmax>(encoder, "softmax", DType::F32)?;
+    let kernel = launch::kernel::<cpu::Softmax>(encoder, "softmax", DType::F32, GPU)?;
     let launch = launch::rows(check, rows, columns, HEAVY_CHUNK)?;
     encoder.dispatch(&kernel, &[read(input), write(output)], &columns_param, launch)
 }

@@ -1,0 +1,114 @@
+// HOST face of gpu.h: types, and calls into the SIMT emulator (emulator.cpp).
+#ifndef GPU_EMULATOR_H
+#define GPU_EMULATOR_H
+
+struct uint3 { uint x, y, z; };
+struct alignas(8) uint2 { uint x, y; };
+struct alignas(16) uint4 { uint x, y, z, w; };
+struct alignas(8) ushort4 { ushort x, y, z, w; };
+struct alignas(16) float4 { float x, y, z, w; };
+
+#define FN static inline __attribute__((unused))
+#define UNROLL
+#define NO_CONTRACT  // the compiler's options say so
+FN float4 make_float4(float x, float y, float z, float w) { return float4{x, y, z, w}; }
+FN uint2 make_uint2(uint x, uint y) { return uint2{x, y}; }
+FN uint4 make_uint4(uint x, uint y, uint z, uint w) { return uint4{x, y, z, w}; }
+FN float max(float a, float b) { return a < b ? b : a; }
+FN float min(float a, float b) { return b < a ? b : a; }
+FN uint max(uint a, uint b) { return a < b ? b : a; }
+FN uint min(uint a, uint b) { return b < a ? b : a; }
+FN int max(int a, int b) { return a < b ? b : a; }
+FN int min(int a, int b) { return b < a ? b : a; }
+FN float rsqrt(float a) { return 1.0f / sqrtf(a); }
+template <typename To, typename From> FN To as_type(From v) {
+  static_assert(sizeof(To) == sizeof(From), "as_type: sizes differ");
+  To r; memcpy(&r, &v, sizeof r); return r;
+}
+float gpu_f16_to_f32(ushort b);
+ushort gpu_f32_to_f16(float f);
+FN uint tg_atomic_add(uint* p, uint v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
+
+// ---- the kernels of this program ---------------------------------------------------------
+typedef void (*gpu_kernel)(void** args);
+struct gpu_ids { uint3 tg_id, tg_size; uint tid, lane, simd_id, num_simds; };
+enum gpu_kind { GPU_READ, GPU_WRITE, GPU_BLOCK };
+struct gpu_argument { gpu_kind kind; size_t bytes; };  // of one element, or of the parameter block
+struct gpu_entry {
+  const char* name;
+  gpu_kernel kernel;
+  uint threads;
+  const gpu_argument* arguments;
+  size_t argument_count;
+  const gpu_entry* next;
+  gpu_entry(const char* name, gpu_kernel kernel, uint threads, const gpu_argument* arguments, size_t count);
+};
+
+// ---- called by kernels -------------------------------------------------------------------
+gpu_ids gpu_host_ids();
+void* gpu_host_shared(const void* key, size_t bytes);
+void gpu_host_barrier(bool whole_group, const char* file, int line);
+[[noreturn]] void gpu_host_misaligned(const void* p, size_t align);
+[[noreturn]] void gpu_host_fault(uint code, uint a, uint b, uint c);
+void gpu_host_exchange(uint64_t mine, uint64_t* all, const char* op, const char* file, int line);
+template <typename T, typename P> FN T* gpu_host_vec(P* p) {
+  if ((uintptr_t)p % alignof(T)) gpu_host_misaligned(p, alignof(T));
+  return (T*)p;
+}
+
+#define SHARED(T, n, N)                                                                      \
+  static char n##_key;                                                                       \
+  T(&n)[N] = *(T(*)[N])gpu_host_shared(&n##_key, sizeof(T[N]))
+#define BARRIER() gpu_host_barrier(true, __FILE__, __LINE__)
+#define BARRIER_DEVICE() gpu_host_barrier(true, __FILE__, __LINE__)
+#define SIMD_BARRIER() gpu_host_barrier(false, __FILE__, __LINE__)
+#define FAULT(code, a, b, c) gpu_host_fault(code, a, b, c)
+
+#define GPU_WHERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
+template <typename T> struct gpu_lanes {  // the operand of all 32 lanes
+  T v[32];
+  gpu_lanes(T mine, const char* op, const char* file, int line) {
+    static_assert(sizeof(T) <= 4, "simdgroup operands have at most 32 bits on Metal");
+    uint64_t bits = 0, all[32];
+    memcpy(&bits, &mine, sizeof mine);
+    gpu_host_exchange(bits, all, op, file, line);
+    for (int i = 0; i < 32; i++) memcpy(&v[i], &all[i], sizeof mine);
+  }
+};
+template <typename T> FN T simd_shuffle_xor(T v, ushort m, GPU_WHERE) {
+  return gpu_lanes<T>(v, "simd_shuffle_xor", file, line).v[(gpu_host_ids().lane ^ m) & 31];
+}
+template <typename T> FN T simd_shuffle(T v, ushort l, GPU_WHERE) {
+  return gpu_lanes<T>(v, "simd_shuffle", file, line).v[l & 31];
+}
+template <typename T> FN T simd_sum(T v, GPU_WHERE) {  // same tree as on CUDA: same bits
+  gpu_lanes<T> a(v, "simd_sum", file, line);
+  for (int m = 16; m > 0; m >>= 1) for (int i = 0; i < m; i++) a.v[i] += a.v[i + m];
+  return a.v[0];
+}
+template <typename T> FN T simd_max(T v, GPU_WHERE) {
+  gpu_lanes<T> a(v, "simd_max", file, line);
+  for (int m = 16; m > 0; m >>= 1) for (int i = 0; i < m; i++) a.v[i] = max(a.v[i], a.v[i + m]);
+  return a.v[0];
+}
+
+#define GPU_P_BUF_IN(i, T, n)     const T* n
+#define GPU_P_BUF_OUT(i, T, n)    T* n
+#define GPU_P_BUF_PARAMS(i, T, n) const T n
+#define GPU_U_BUF_IN(i, T)     *(const T**)gpu_args[i]
+#define GPU_U_BUF_OUT(i, T)    *(T**)gpu_args[i]
+#define GPU_U_BUF_PARAMS(i, T) *(const T*)gpu_args[i]
+#define GPU_K_BUF_IN(T)     {GPU_READ, sizeof(T)}
+#define GPU_K_BUF_OUT(T)    {GPU_WRITE, sizeof(T)}
+#define GPU_K_BUF_PARAMS(T) {GPU_BLOCK, sizeof(T)}
+#define GPU_BOUND(threads)
+#define GPU_KERNEL(bound, threads, name, ...)                                                \
+  static void name##_body(GPU_EACH(GPU_P, __VA_ARGS__), GPU_IDS);                            \
+  static void name(void** gpu_args) {                                                        \
+    const gpu_ids g = gpu_host_ids();                                                        \
+    name##_body(GPU_EACH(GPU_U, __VA_ARGS__), g.tg_id, g.tg_size, g.tid, g.lane, g.simd_id, g.num_simds); \
+  }                                                                                          \
+  static const gpu_argument name##_arguments[] = {GPU_EACH(GPU_K, __VA_ARGS__)};             \
+  static gpu_entry name##_entry(#name, name, threads, name##_arguments, GPU_COUNT(__VA_ARGS__)); \
+  static void name##_body(GPU_EACH(GPU_P, __VA_ARGS__), GPU_IDS)
+#endif
