@@ -3,14 +3,22 @@
 //! <https://arxiv.org/abs/1805.02867>).
 
 mod cpu;
+mod plan;
 #[cfg(test)]
 mod tests;
 
 use bytemuck::{Pod, Zeroable};
 use half::f16;
 
-use super::{check::Check, launch};
-use crate::{CommandEncoder, DType, Launch, MlxBuffer, Result, read, write};
+use super::{
+    check::Check,
+    launch::{self, LIGHT_CHUNK},
+};
+use crate::{CommandEncoder, DType, Launch, MlxBuffer, MlxBufferPool, Result, read, write};
+use plan::{Plan, Problem};
+
+/// Positions are compared as `f32` in places.
+const MAX_CAPACITY: usize = 1 << 24;
 
 const GPU: &str = "";
 
@@ -37,6 +45,9 @@ struct Block {
     scale: f32,
     /// 0 for none.
     softcap: f32,
+    slices: u32,
+    parts: u32,
+    tile_rows: u32,
 }
 
 /// `output[t, h] = sum_p softmax_p(scale * queries[t, h] · keys[h', p]) values[h', p]` over the
@@ -46,11 +57,12 @@ struct Block {
 /// `queries` is `f32` `[tokens, heads, head_dim]`; `key_cache` and `value_cache` are `F16` or `F32`
 /// `[kv_heads, capacity, head_dim]` and hold the token's own key and value already; `positions` is
 /// `U32` `[tokens]`; `output` is `f32` `[tokens, heads * head_dim]`. Scores and sums are `f32`. Only
-/// the window is read.
+/// positions that some token of the call sees are read; a value there that is not finite may spread
+/// to tokens of the call that do not see it.
 ///
 /// # Errors
 /// `InvalidArgument` for shapes or dtypes that do not fit, heads that are no multiple of `kv_heads`,
-/// a window of 0, a cap that is not positive, or when `output` overlaps another buffer. A position of
+/// a window of 0, a cap that is not positive, more than 2^24 positions, or when `output` overlaps another buffer. A position of
 /// `capacity` or more fails the submission.
 pub fn attention(
     encoder: &mut CommandEncoder,
@@ -61,8 +73,7 @@ pub fn attention(
     output: &MlxBuffer,
     params: AttentionParams,
 ) -> Result<()> {
-    const OPERATION: &str = "attention";
-    let check = Check::new(OPERATION);
+    let check = Check::new("attention");
     check.dtype("queries", queries, &[DType::F32])?;
     check.dtype("key_cache", key_cache, &[DType::F16, DType::F32])?;
     check.dtype("value_cache", value_cache, &[key_cache.dtype()])?;
@@ -89,6 +100,15 @@ pub fn attention(
         params.softcap.is_none_or(|cap| cap > 0.0 && cap.is_finite()),
         format_args!("the cap is {:?}, needed a positive number", params.softcap),
     )?;
+    check.that(
+        capacity <= MAX_CAPACITY,
+        format_args!("a cache of {capacity} tokens, at most {MAX_CAPACITY} are possible"),
+    )?;
+    let plan = plan::plan(Problem { tokens, heads, kv_heads });
+    let (slices, parts, tile_rows) = match plan {
+        Plan::Spans { slices, parts } => (slices, parts, 0),
+        Plan::Tiles { rows } => (0, 0, rows),
+    };
     let block = Block {
         heads: check.u32("heads", heads)?,
         kv_heads: check.u32("kv_heads", kv_heads)?,
@@ -97,17 +117,54 @@ pub fn attention(
         window: params.window.map_or(u32::MAX, |window| u32::try_from(window).unwrap_or(u32::MAX)),
         scale: params.scale,
         softcap: params.softcap.unwrap_or(0.0),
+        slices: check.u32("slices", slices)?,
+        parts: check.u32("parts", parts)?,
+        tile_rows: check.u32("tile_rows", tile_rows)?,
     };
-    let kernel = match key_cache.dtype() {
-        DType::F16 => launch::kernel::<cpu::Attention<f16>>(encoder, OPERATION, DType::F16, GPU)?,
-        _ => launch::kernel::<cpu::Attention<f32>>(encoder, OPERATION, DType::F32, GPU)?,
-    };
-    let launch = Launch {
-        groups: [check.u32("tokens", tokens)?, block.heads, 1],
-        threads_per_group: 256,
-        items: tokens.saturating_mul(heads),
-        items_per_chunk: 1,
-    };
-    let bindings = [read(queries), read(key_cache), read(value_cache), read(positions), write(output)];
-    encoder.dispatch(&kernel, &bindings, &block, launch)
+    let [q, k, v, p] = [queries, key_cache, value_cache, positions].map(read);
+    let is_half = key_cache.dtype() == DType::F16;
+    match plan {
+        Plan::Tiles { rows } => {
+            let kernel = match is_half {
+                true => launch::kernel::<cpu::Tiles<f16>>(encoder, "attention_tiles", DType::F16, GPU)?,
+                false => launch::kernel::<cpu::Tiles<f32>>(encoder, "attention_tiles", DType::F32, GPU)?,
+            };
+            let tiles = tokens.saturating_mul(heads / kv_heads).div_ceil(rows);
+            let launch = Launch {
+                groups: [check.u32("tiles", tiles)?, block.kv_heads, 1],
+                threads_per_group: 256,
+                items: tiles.saturating_mul(kv_heads),
+                items_per_chunk: 1,
+            };
+            encoder.dispatch(&kernel, &[q, k, v, p, write(output)], &block, launch)
+        }
+        Plan::Spans { slices, parts } => {
+            let kernel = match is_half {
+                true => launch::kernel::<cpu::Spans<f16>>(encoder, "attention_spans", DType::F16, GPU)?,
+                false => launch::kernel::<cpu::Spans<f32>>(encoder, "attention_spans", DType::F32, GPU)?,
+            };
+            let launch = Launch {
+                groups: [
+                    block.parts,
+                    check.u32("slices", slices.saturating_mul(kv_heads))?,
+                    check.u32("tokens", tokens)?,
+                ],
+                threads_per_group: 256,
+                items: tokens.saturating_mul(kv_heads).saturating_mul(slices * parts),
+                items_per_chunk: 1,
+            };
+            if parts == 1 {
+                return encoder.dispatch(&kernel, &[q, k, v, p, write(output)], &block, launch);
+            }
+            // The pool is only where the encoder takes its scratch from: it does not join the
+            // residency set, and is freed with the commands.
+            let shape = [tokens, heads, parts, head_dim.saturating_add(2)];
+            let partials = encoder.scratch(&mut MlxBufferPool::new(), DType::F32, &shape)?;
+            encoder.dispatch(&kernel, &[q, k, v, p, write(&partials)], &block, launch)?;
+            let join = launch::kernel::<cpu::Join>(encoder, "attention_join", DType::F32, GPU)?;
+            let launch =
+                launch::rows(check, tokens.saturating_mul(heads), parts.saturating_mul(head_dim), LIGHT_CHUNK)?;
+            encoder.dispatch(&join, &[read(&partials), write(output)], &block, launch)
+        }
+    }
 }

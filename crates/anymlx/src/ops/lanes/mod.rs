@@ -51,6 +51,8 @@ pub(crate) trait Lanes: Copy {
     /// `self * 2^exponent` for whole numbers in -252..=252.
     fn scale_by_power(self, exponent: Self) -> Self;
     fn sum(self) -> f32;
+    /// [`Self::sum`] of each.
+    fn sum_each(vectors: [Self; 4]) -> [f32; 4];
     /// The largest lane; NaN lanes are passed over.
     fn largest(self) -> f32;
 
@@ -76,6 +78,14 @@ pub(crate) trait Lanes: Copy {
 pub(crate) trait Element: Pod + Send + Sync {
     fn load<L: Lanes>(values: &[Self]) -> L;
     fn to_f32(self) -> f32;
+
+    /// Up to `WIDTH` values, the remaining lanes 0.
+    #[inline(always)]
+    fn load_partial<L: Lanes>(values: &[Self]) -> L {
+        let mut buffer = [Self::zeroed(); MAX_WIDTH];
+        buffer[..values.len()].copy_from_slice(values);
+        Self::load(&buffer)
+    }
 }
 
 impl Element for f32 {

@@ -130,6 +130,11 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    fn sum_each(vectors: [Self; 4]) -> [f32; 4] {
+        vectors.map(Self::sum)
+    }
+
+    #[inline(always)]
     fn largest(self) -> f32 {
         self.fold(|a, b| if a > b || b.is_nan() { a } else { b })
     }

@@ -138,6 +138,18 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn sum_each([a, b, c, d]: [Self; 4]) -> [f32; 4] {
+        let mut sums = [0.0; 4];
+        // SAFETY: see above; four lanes are stored to four elements.
+        unsafe {
+            let pairs = _mm256_hadd_ps(_mm256_hadd_ps(a.0, b.0), _mm256_hadd_ps(c.0, d.0));
+            let all = _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps::<1>(pairs));
+            _mm_storeu_ps(sums.as_mut_ptr(), all);
+        }
+        sums
+    }
+
+    #[inline(always)]
     fn largest(self) -> f32 {
         // SAFETY: see above.
         unsafe {
@@ -254,6 +266,15 @@ impl Lanes for Avx512 {
     fn sum(self) -> f32 {
         // SAFETY: see above.
         Avx2(unsafe { _mm256_add_ps(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0)) }).sum()
+    }
+
+    #[inline(always)]
+    fn sum_each(vectors: [Self; 4]) -> [f32; 4] {
+        // SAFETY: see above.
+        let halve = |vector: Self| unsafe {
+            Avx2(_mm256_add_ps(_mm512_castps512_ps256(vector.0), _mm512_extractf32x8_ps::<1>(vector.0)))
+        };
+        Avx2::sum_each(vectors.map(halve))
     }
 
     #[inline(always)]
