@@ -1,6 +1,6 @@
 //! What a file says about one tensor.
 
-use crate::{FormatError, TensorType};
+use crate::{FormatError, TensorType, tensor_bytes};
 
 /// Name, shape, encoding and place of one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,18 +44,7 @@ impl TensorInfo {
     /// # Errors
     /// When `file` is shorter than the tensor's end.
     pub fn data<'a>(&self, file: &'a [u8]) -> Result<&'a [u8], FormatError> {
-        let start = usize::try_from(self.offset).ok();
-        let end = self.offset.checked_add(self.byte_len).and_then(|end| usize::try_from(end).ok());
-        start.zip(end).and_then(|(start, end)| file.get(start..end)).ok_or_else(|| FormatError::InvalidArgument {
-            operation: "tensor data",
-            message: format!(
-                "tensor `{}` has {} bytes at offset {}, {} bytes given; pass the file that was parsed",
-                self.name,
-                self.byte_len,
-                self.offset,
-                file.len()
-            ),
-        })
+        tensor_bytes::slice(&self.name, self.offset, self.byte_len, file)
     }
 }
 

@@ -5,7 +5,7 @@
 
 /// Twice the value of each E2M1 code: sign, two exponent bits, one mantissa bit.
 ///
-/// Code 8, the negative zero, is written as the positive one; ggml and MLX do so too.
+/// Code 8, the negative zero, is written as the positive one, as in ggml.
 pub const E2M1_DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /// Half the value of an E8M0 code: `2^(code - 128)`, which `f32` holds for every code.
