@@ -1,1 +1,28 @@
-//! lm
+//! Language models on anymlx.
+//!
+//! * [`Model`] loads a file: weights, tokenizer, chat template.
+//! * [`Session`] is a context: it reads tokens and draws tokens.
+//! * [`generate`] and [`perplexity`] are the two loops over a session.
+
+pub mod architecture;
+mod cache;
+pub mod chat;
+mod config;
+mod error;
+mod forward;
+mod generate;
+mod model;
+mod perplexity;
+mod session;
+pub mod tokenizer;
+mod weights;
+mod workspace;
+
+pub use cache::CacheType;
+pub use config::{LayerAttention, ModelConfig, RopeConfig};
+pub use error::{LmError, Result};
+pub use generate::{GenerateOptions, StopReason, Summary, Token, generate};
+pub use model::Model;
+pub use perplexity::{ChunkPerplexity, perplexity};
+pub use session::{Session, SessionOptions};
+pub use workspace::ActivationPrecision;

@@ -172,7 +172,7 @@ fn generate_time(session: &mut Session, options: &Bench) -> Outcome<Duration> {
     fill(session, options)?;
     let first = session.model().tokenizer().bos().unwrap_or(0);
     session.feed(&[first])?;
-    session.first(SampleParams::GREEDY)?;
+    session.first(SampleParams::default())?;
     let started = Instant::now();
     for _ in 0..options.generate {
         session.decode()?;

@@ -29,7 +29,9 @@ pub fn run(shared: &Shared, options: &Generate) -> Outcome {
     let text = open::text(options.prompt.as_deref())?;
     let prompt = encode(&model, &text, options.chat)?;
     if prompt.is_empty() {
-        return Err(Failure::message("generate: the prompt is empty and this model begins texts with no token of its own"));
+        return Err(Failure::message(
+            "generate: the prompt is empty and this model begins texts with no token of its own",
+        ));
     }
     let mut session = Session::new(&model, session_options(&model, &prompt, options)?)?;
     let generation = GenerateOptions {
@@ -85,7 +87,11 @@ fn session_options(model: &Model, prompt: &[u32], options: &Generate) -> Outcome
             prompt.len()
         )));
     }
-    Ok(SessionOptions { context: Some(context), chunk: options.chunk.min(prompt.len()).max(1), ..SessionOptions::default() })
+    Ok(SessionOptions {
+        context: Some(context),
+        chunk: options.chunk.min(prompt.len()).max(1),
+        ..SessionOptions::default()
+    })
 }
 
 fn report(summary: &Summary, first_token: f64, loading: f64) {

@@ -18,8 +18,11 @@ pub fn run(shared: &Shared, options: &Perplexity) -> Outcome {
     let tokenizer = model.tokenizer();
     let bos = tokenizer.bos().filter(|_| tokenizer.add_bos_by_default());
     let ids = tokenizer.encode(&text, EncodeOptions { add_eos: Some(false), ..EncodeOptions::default() })?;
-    let session_options =
-        SessionOptions { context: Some(options.context), chunk: options.chunk.min(options.context).max(1), ..SessionOptions::default() };
+    let session_options = SessionOptions {
+        context: Some(options.context),
+        chunk: options.chunk.min(options.context).max(1),
+        ..SessionOptions::default()
+    };
     let mut session = Session::new(&model, session_options)?;
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} chunks, {eta} left").expect("a valid template");
     let bar = ProgressBar::new((ids.len() / options.context.max(1)) as u64).with_style(style);

@@ -110,8 +110,9 @@ impl SpecialTokens {
             end_of_generation.extend(read(name)?);
         }
 
+        let inner_end = inner_end(vocabulary);
         for text in END_OF_TURN_TEXTS {
-            if let Some(id) = vocabulary.find(text) {
+            if let Some(id) = vocabulary.find(text).filter(|&id| Some(id) != inner_end) {
                 end_of_turn.get_or_insert(id);
                 end_of_generation.push(id);
             }
@@ -119,7 +120,6 @@ impl SpecialTokens {
         end_of_generation.extend(END_OF_GENERATION_TEXTS.iter().filter_map(|text| vocabulary.find(text)));
         // Gemma and Qwen have `</s>` as ordinary text (a closing tag of HTML).
         end_of_generation.extend(vocabulary.find("</s>").filter(|&id| vocabulary.kind(id) == Some(TokenKind::Control)));
-        drop_inner_end(vocabulary, &mut end_of_generation);
         for id in &end_of_generation {
             vocabulary.set_kind(*id, TokenKind::Control);
         }
@@ -152,13 +152,12 @@ impl SpecialTokens {
     }
 }
 
-/// In the "harmony" format (`<|return|>`, `<|call|>`) `<|end|>` ends a message, not the generation.
-fn drop_inner_end(vocabulary: &Vocabulary, ids: &mut Vec<u32>) {
+/// `<|end|>` where it ends a message inside a generation, as in the "harmony" format
+/// (`<|return|>`, `<|call|>`).
+fn inner_end(vocabulary: &Vocabulary) -> Option<u32> {
     let has = |text: &str| vocabulary.find(text).is_some();
     let harmony = (has("<|return|>") && has("<|call|>")) || (has("<|calls|>") && has("<|flush|>"));
-    if harmony {
-        ids.retain(|&id| vocabulary.text(id) != Some("<|end|>"));
-    }
+    vocabulary.find("<|end|>").filter(|_| harmony)
 }
 
 fn read_id(metadata: &Metadata, name: &str, size: usize) -> Result<Option<u32>, TokenizerError> {

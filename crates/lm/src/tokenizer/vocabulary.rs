@@ -1,9 +1,9 @@
 //! The table of tokens: texts, kinds, scores, and the way back from a text to its id.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 
 use anymlx_formats::gguf::{Array, Metadata, StringArray};
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::error::{TokenizerError, excerpt};
 
@@ -41,13 +41,21 @@ impl TokenKind {
     }
 }
 
+/// An entry of the way back. Half the hash stands beside the id, so that a text that is no token is
+/// seldom compared with one.
+#[derive(Clone, Copy)]
+struct Slot {
+    hash: u32,
+    id: u32,
+}
+
 /// Texts, kinds and scores by id, and ids by text. Texts are unique.
 pub(super) struct Vocabulary {
     texts: StringArray,
     kinds: Vec<TokenKind>,
     scores: Vec<f32>,
-    ids: HashTable<u32>,
-    hasher: RandomState,
+    ids: HashTable<Slot>,
+    hasher: DefaultHashBuilder,
     longest: usize,
 }
 
@@ -59,7 +67,7 @@ impl Vocabulary {
             kinds: vec![TokenKind::Unused; size],
             scores: Vec::new(),
             ids: HashTable::new(),
-            hasher: RandomState::new(),
+            hasher: DefaultHashBuilder::default(),
             longest: 0,
         }
     }
@@ -77,7 +85,7 @@ impl Vocabulary {
         let kinds = read_kinds(metadata, size)?;
         let scores = read_scores(metadata, size)?;
 
-        let hasher = RandomState::new();
+        let hasher = DefaultHashBuilder::default();
         let mut ids = HashTable::with_capacity(size);
         let mut longest = 0;
         for (id, text) in (0u32..).zip(texts.iter()) {
@@ -86,12 +94,14 @@ impl Vocabulary {
             if text.is_empty() {
                 continue;
             }
-            let same = |&other: &u32| texts.get(other as usize) == Some(text);
-            let rehash = |&other: &u32| hasher.hash_one(texts.get(other as usize));
-            match ids.entry(hasher.hash_one(Some(text)), same, rehash) {
-                hashbrown::hash_table::Entry::Vacant(entry) => drop(entry.insert(id)),
+            let hash = hasher.hash_one(text);
+            let slot = Slot { hash: hash as u32, id };
+            let same = |other: &Slot| other.hash == slot.hash && texts.get(other.id as usize) == Some(text);
+            let rehash = |other: &Slot| hasher.hash_one(texts.get(other.id as usize).unwrap_or_default());
+            match ids.entry(hash, same, rehash) {
+                hashbrown::hash_table::Entry::Vacant(entry) => drop(entry.insert(slot)),
                 hashbrown::hash_table::Entry::Occupied(entry) => {
-                    let message = format!("tokens {} and {id} are both `{}`", entry.get(), excerpt(text));
+                    let message = format!("tokens {} and {id} are both `{}`", entry.get().id, excerpt(text));
                     return Err(TokenizerError::vocabulary(message));
                 }
             }
@@ -147,8 +157,9 @@ impl Vocabulary {
         if text.is_empty() || text.len() > self.longest {
             return None;
         }
-        let hash = self.hasher.hash_one(Some(text));
-        self.ids.find(hash, |&id| self.texts.get(id as usize) == Some(text)).copied()
+        let hash = self.hasher.hash_one(text);
+        let same = |slot: &Slot| slot.hash == hash as u32 && self.texts.get(slot.id as usize) == Some(text);
+        self.ids.find(hash, same).map(|slot| slot.id)
     }
 
     /// As [`Self::find`], among the tokens that plain text may become. Control, unknown and byte

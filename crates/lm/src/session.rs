@@ -1,0 +1,271 @@
+//! A conversation with a model: its cache, and the passes that fill it.
+
+use anymlx::{CommandGraph, DType, MlxBuffer, ops, ops::SampleParams};
+
+use crate::{
+    LmError, Model, Result,
+    cache::{CacheType, KvCache},
+    forward::Pass,
+    workspace::{ActivationPrecision, LOGIT_ROWS, Workspace},
+};
+
+/// How a session works.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SessionOptions {
+    /// Positions that fit; `None`: as many as the model was trained for.
+    pub context: Option<usize>,
+    /// Tokens of a prompt that are worked on together.
+    pub chunk: usize,
+    /// Element type of the key-value cache.
+    pub cache_type: CacheType,
+    /// How projections see their inputs.
+    pub precision: ActivationPrecision,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self { context: None, chunk: 512, cache_type: CacheType::F16, precision: ActivationPrecision::EightBit }
+    }
+}
+
+/// Draws tokens on the device, one replay of a recorded graph each.
+struct Decoder {
+    graph: CommandGraph,
+    params: SampleParams,
+}
+
+/// A context with a model.
+pub struct Session {
+    model: Model,
+    cache: KvCache,
+    workspace: Workspace,
+    /// Buffers of the decode graph: one token.
+    single: Workspace,
+    step: MlxBuffer,
+    next: MlxBuffer,
+    decoder: Option<Decoder>,
+    used: usize,
+}
+
+impl Session {
+    /// An empty context.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a chunk or context of 0 tokens or a context longer than the model's;
+    /// memory that does not suffice.
+    pub fn new(model: &Model, options: SessionOptions) -> Result<Self> {
+        const OPERATION: &str = "session";
+        let trained = model.config().context_length;
+        let capacity = options.context.unwrap_or(trained);
+        if capacity > trained {
+            let message = format!("a context of {capacity} tokens asked for, the model has {trained}");
+            return Err(LmError::invalid(OPERATION, message));
+        }
+        if options.chunk == 0 {
+            return Err(LmError::invalid(OPERATION, "chunks of 0 tokens asked for, needed at least 1"));
+        }
+        let device = model.device();
+        Ok(Self {
+            model: model.clone(),
+            cache: KvCache::new(model, capacity, options.cache_type)?,
+            workspace: Workspace::new(model, options.chunk.min(capacity), options.precision)?,
+            single: Workspace::new(model, 1, options.precision)?,
+            step: device.zeros(DType::U32, [1])?,
+            next: device.zeros(DType::U32, [1])?,
+            decoder: None,
+            used: 0,
+        })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Positions that fit.
+    pub fn capacity(&self) -> usize {
+        self.cache.capacity
+    }
+
+    /// Positions in use.
+    pub fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Forgets everything but the first `positions` tokens.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when there are fewer.
+    pub fn truncate(&mut self, positions: usize) -> Result<()> {
+        if positions > self.used {
+            let message = format!("{positions} positions asked for, {} are in use", self.used);
+            return Err(LmError::invalid("truncate", message));
+        }
+        self.used = positions;
+        Ok(())
+    }
+
+    fn check_room(&self, operation: &'static str, given: usize) -> Result<()> {
+        if given <= self.capacity() - self.used {
+            return Ok(());
+        }
+        Err(LmError::ContextExceeded { operation, given, used: self.used, capacity: self.capacity() })
+    }
+
+    fn check_ids(&self, operation: &'static str, ids: &[u32]) -> Result<()> {
+        let vocabulary = self.model.config().vocabulary;
+        match ids.iter().find(|&&id| id as usize >= vocabulary) {
+            None => Ok(()),
+            Some(id) => {
+                let message = format!("token id {id} is out of range, the vocabulary has {vocabulary} entries");
+                Err(LmError::invalid(operation, message))
+            }
+        }
+    }
+
+    /// Runs `ids` (at most a chunk) at the next positions, then `after` on the same encoder.
+    fn run_chunk(
+        &mut self,
+        ids: &[u32],
+        after: impl FnOnce(&Pass<'_>, &mut anymlx::CommandEncoder) -> Result<()>,
+    ) -> Result<()> {
+        let positions: Vec<u32> = (self.used..self.used + ids.len()).map(|position| position as u32).collect();
+        self.workspace.ids.copy_from_slice(ids)?;
+        self.workspace.positions.copy_from_slice(&positions)?;
+        let pass = Pass { model: &self.model, cache: &self.cache, workspace: &self.workspace };
+        let mut encoder = self.model.device().command_encoder_labeled("prefill")?;
+        pass.layers(&mut encoder, ids.len())?;
+        after(&pass, &mut encoder)?;
+        encoder.commit_and_wait()?;
+        self.used += ids.len();
+        Ok(())
+    }
+
+    /// Reads `ids` and returns the logits that follow the last of them, `[vocabulary]`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for no ids or an id past the vocabulary; `ContextExceeded`.
+    pub fn prefill(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        self.feed(ids)?;
+        Ok(self.workspace.logits.try_slice_view(0, self.model.config().vocabulary)?.to_vec()?)
+    }
+
+    /// As [`Self::prefill`], leaving the logits on the device.
+    ///
+    /// # Errors
+    /// As [`Self::prefill`].
+    pub fn feed(&mut self, ids: &[u32]) -> Result<()> {
+        const OPERATION: &str = "prefill";
+        if ids.is_empty() {
+            return Err(LmError::invalid(OPERATION, "no tokens given, needed at least 1"));
+        }
+        self.check_room(OPERATION, ids.len())?;
+        self.check_ids(OPERATION, ids)?;
+        let chunks = ids.chunks(self.workspace.tokens);
+        let last = chunks.len() - 1;
+        for (index, chunk) in chunks.enumerate() {
+            self.run_chunk(
+                chunk,
+                |pass, encoder| {
+                    if index == last { pass.head(encoder, chunk.len() - 1, 1) } else { Ok(()) }
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Reads `ids` and calls `visit(i, logits)` with the logits that follow each of `ids[from..]`,
+    /// in order.
+    ///
+    /// # Errors
+    /// As [`Self::prefill`], and what `visit` returns.
+    pub fn logits_from(
+        &mut self,
+        ids: &[u32],
+        from: usize,
+        mut visit: impl FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        const OPERATION: &str = "logits";
+        self.check_room(OPERATION, ids.len())?;
+        self.check_ids(OPERATION, ids)?;
+        let vocabulary = self.model.config().vocabulary;
+        let mut done = 0;
+        let chunk_len = self.workspace.tokens;
+        for chunk in ids.chunks(chunk_len) {
+            self.run_chunk(chunk, |_, _| Ok(()))?;
+            let mut first = from.saturating_sub(done);
+            while first < chunk.len() {
+                let rows = LOGIT_ROWS.min(chunk.len() - first).min(chunk_len);
+                let pass = Pass { model: &self.model, cache: &self.cache, workspace: &self.workspace };
+                let mut encoder = self.model.device().command_encoder_labeled("logits")?;
+                pass.head(&mut encoder, first, rows)?;
+                encoder.commit_and_wait()?;
+                let logits = self.workspace.logits.read::<f32>()?;
+                for (row, logits) in logits.chunks_exact(vocabulary).take(rows).enumerate() {
+                    visit(done + first + row, logits)?;
+                }
+                first += rows;
+            }
+            done += chunk.len();
+        }
+        Ok(())
+    }
+
+    /// Draws the token that follows [`Self::feed`]'s ids; [`Self::decode`] draws the ones after it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for parameters out of range.
+    pub fn first(&mut self, params: SampleParams) -> Result<u32> {
+        self.record(params)?;
+        self.step.copy_from_slice(&[0_u32])?;
+        let vocabulary = self.model.config().vocabulary;
+        let logits = self.workspace.logits.try_slice_view(0, vocabulary)?.with_shape([1, vocabulary])?;
+        let mut encoder = self.model.device().command_encoder_labeled("sample")?;
+        ops::sample(&mut encoder, &logits, &self.step, &self.next, params)?;
+        ops::increment(&mut encoder, &self.step)?;
+        encoder.copy_bytes(&self.next, &self.single.ids)?;
+        encoder.commit_and_wait()?;
+        self.single.positions.copy_from_slice(&[self.used as u32])?;
+        self.next_token()
+    }
+
+    fn next_token(&self) -> Result<u32> {
+        Ok(self.next.to_vec::<u32>()?[0])
+    }
+
+    /// Reads the token drawn last and draws the next.
+    ///
+    /// # Errors
+    /// `ContextExceeded`; `InvalidArgument` when [`Self::first`] has not been called.
+    pub fn decode(&mut self) -> Result<u32> {
+        const OPERATION: &str = "decode";
+        self.check_room(OPERATION, 1)?;
+        let Some(decoder) = &self.decoder else {
+            return Err(LmError::invalid(OPERATION, "no token has been drawn yet: call `first`"));
+        };
+        decoder.graph.replay()?.wait()?;
+        self.used += 1;
+        self.next_token()
+    }
+
+    /// The recorded commands of one decoded token.
+    pub fn decode_graph(&self) -> Option<&CommandGraph> {
+        self.decoder.as_ref().map(|decoder| &decoder.graph)
+    }
+
+    fn record(&mut self, params: SampleParams) -> Result<()> {
+        if self.decoder.as_ref().is_some_and(|decoder| decoder.params == params) {
+            return Ok(());
+        }
+        let pass = Pass { model: &self.model, cache: &self.cache, workspace: &self.single };
+        let mut encoder = self.model.device().command_encoder_labeled("decode")?;
+        pass.layers(&mut encoder, 1)?;
+        pass.head(&mut encoder, 0, 1)?;
+        ops::sample(&mut encoder, &self.single.logits, &self.step, &self.next, params)?;
+        ops::increment(&mut encoder, &self.step)?;
+        encoder.copy_bytes(&self.next, &self.single.ids)?;
+        ops::increment(&mut encoder, &self.single.positions)?;
+        self.decoder = Some(Decoder { graph: encoder.into_graph()?, params });
+        Ok(())
+    }
+}
