@@ -1,2 +1,52 @@
-//! Development tasks: `cargo xtask test | lint`.
-fn main() {}
+//! Development tasks: `cargo xtask test` is everything that has to hold before a change is merged, `cargo xtask lint` the part
+//! that needs no test to run.
+
+mod process;
+mod report;
+mod runner;
+mod steps;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use workspace::Workspace;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Development tasks")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Formatting, lints, documentation, the model, all tests, model checks of threads
+    Test(Selection),
+    /// Formatting, lints, documentation
+    Lint(Selection),
+}
+
+#[derive(Debug, clap::Args)]
+struct Selection {
+    /// Runs only this step; may be given more than once
+    #[arg(long, value_name = "STEP")]
+    only: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let (steps, selection) = match Arguments::parse().task {
+        Task::Test(selection) => (steps::test(), selection),
+        Task::Lint(selection) => (steps::lint(), selection),
+    };
+    let workspace = Workspace::here();
+    match runner::select(steps, &selection.only) {
+        Ok(steps) => runner::run(&workspace, &steps),
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

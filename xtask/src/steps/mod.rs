@@ -1,0 +1,39 @@
+//! The steps. A new one is a file here and a line in the lists below.
+
+mod clippy;
+mod dependencies;
+mod doc;
+mod environment;
+mod fmt;
+mod loom;
+mod model;
+mod tests;
+
+use crate::runner::Step;
+
+/// Profile that everything which runs is built with: optimised, with all checks on.
+const PROFILE: &str = "testing";
+
+/// What needs no test to run.
+pub fn lint() -> Vec<Step> {
+    vec![fmt::STEP, dependencies::STEP, environment::STEP, clippy::STEP, doc::STEP]
+}
+
+/// Everything.
+pub fn test() -> Vec<Step> {
+    let mut steps = lint();
+    steps.extend([model::STEP, tests::STEP, loom::STEP]);
+    steps
+}
+
+#[cfg(test)]
+mod names {
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_step_has_a_name_of_its_own() {
+        let steps = super::test();
+        let names: BTreeSet<_> = steps.iter().map(|step| step.name).collect();
+        assert_eq!(names.len(), steps.len());
+    }
+}
