@@ -8,7 +8,7 @@ use crate::{
         Backend, BackendKind, Bound, Buffer as BufferTrait, Device as DeviceTrait, DeviceInfo, Encoder as EncoderTrait,
         ForeignMemory, KernelSource, Launch, Pending as PendingTrait, StorageMode, Timing,
     },
-    cpu, emulator, trace,
+    cpu, cuda, emulator, trace,
 };
 
 /// Any of the backends of this build.
@@ -265,6 +265,7 @@ macro_rules! backends {
 
 backends! {
     Cpu: cpu::Cpu,
+    Cuda: cuda::Cuda,
     Trace: trace::Trace,
     Emulator: emulator::Emulator,
 }

@@ -1,7 +1,7 @@
 //! Mechanism under anymlx: memory, kernels and order. Nothing here knows an operation, an element
 //! type or a shape.
 //!
-//! * [`backend`] is the contract that the backends ([`cpu`], [`trace`], [`emulator`]) fulfil; read it first.
+//! * [`backend`] is the contract that the backends ([`cpu`], [`cuda`], [`trace`], [`emulator`]) fulfil; read it first.
 //! * [`dialect`] is the language of GPU kernels.
 //! * [`any`] makes one closed type of them.
 //! * [`Context`], [`Storage`], [`Recorder`], [`Submission`] and [`Graph`] are the common layer:
@@ -9,8 +9,10 @@
 
 pub mod any;
 pub mod backend;
+mod cache;
 mod context;
 pub mod cpu;
+pub mod cuda;
 pub mod dialect;
 pub mod emulator;
 mod error;
@@ -28,6 +30,7 @@ mod storage;
 mod sync;
 mod system;
 pub mod trace;
+mod transfer;
 mod usage;
 
 pub use backend::{BackendKind, DeviceInfo, ForeignMemory, KernelSource, Launch, Owner, StorageMode, Timing};
