@@ -1,13 +1,15 @@
 //! What can be wrong with a file.
 
+use crate::printable::Printable;
+
 /// A file that does not say what its format requires.
 ///
-/// Messages name the place, what was found and what was needed.
+/// Messages name the place, what was found and what was needed, on one line: text from the file is escaped and shortened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormatError {
     /// The bytes break a rule of the format.
-    #[error("{format}: {message}")]
+    #[error("{format}: {}", Printable(message))]
     Malformed {
         /// Short name of the format: `gguf`, `safetensors`, ..
         format: &'static str,
@@ -15,7 +17,7 @@ pub enum FormatError {
         message: String,
     },
     /// A type that the format defines or may define, but this crate does not read.
-    #[error("{format}: tensor `{tensor}` has type {type_name}, which is not supported")]
+    #[error("{format}: tensor `{}` has type {type_name}, which is not supported", Printable(tensor))]
     UnsupportedType {
         /// Short name of the format.
         format: &'static str,
@@ -25,7 +27,7 @@ pub enum FormatError {
         type_name: String,
     },
     /// A metadata key that is needed and absent.
-    #[error("{format}: metadata key `{key}` is missing{hint}")]
+    #[error("{format}: metadata key `{}` is missing{}", Printable(key), Printable(hint))]
     MissingKey {
         /// Short name of the format.
         format: &'static str,
@@ -35,7 +37,7 @@ pub enum FormatError {
         hint: String,
     },
     /// A metadata key whose value has another type than needed.
-    #[error("{format}: metadata key `{key}` is {found}, needed {needed}")]
+    #[error("{format}: metadata key `{}` is {found}, needed {needed}", Printable(key))]
     WrongType {
         /// Short name of the format.
         format: &'static str,
@@ -47,7 +49,7 @@ pub enum FormatError {
         needed: &'static str,
     },
     /// A tensor that is needed and absent.
-    #[error("{format}: tensor `{name}` is missing{hint}")]
+    #[error("{format}: tensor `{}` is missing{}", Printable(name), Printable(hint))]
     MissingTensor {
         /// Short name of the format.
         format: &'static str,
@@ -57,7 +59,7 @@ pub enum FormatError {
         hint: String,
     },
     /// The caller's own values do not fit the format (writing, converting).
-    #[error("{operation}: {message}")]
+    #[error("{operation}: {}", Printable(message))]
     InvalidArgument {
         /// What was asked for.
         operation: &'static str,

@@ -14,6 +14,7 @@ mod error;
 pub mod gguf;
 pub mod mlx;
 mod nearest;
+mod printable;
 pub mod quant;
 pub mod safetensors;
 mod tensor_bytes;

@@ -33,7 +33,7 @@ impl ShardIndex {
         names.dedup();
         for name in &names {
             if !is_plain_file_name(name) {
-                return Err(malformed(format!("shard `{}` is no plain file name", name.escape_debug())));
+                return Err(malformed(format!("shard `{name}` is no plain file name")));
             }
         }
         let files: Vec<String> = names.into_iter().map(str::to_owned).collect();

@@ -1,0 +1,167 @@
+//! Whatever a file says, reading it neither panics nor takes more memory than a small multiple of its bytes.
+//!
+//! Inputs are the corpora of the fuzzer, in `fuzz/corpus/` of the repository, random changes of them, and headers that announce
+//! as much as could be there. The first test only counts memory, which the allocator does for the whole process; the other tests
+//! of this file hold its lock.
+
+mod allocation;
+mod mutate;
+mod pretending;
+mod targets;
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use allocation::ALLOWED_MULTIPLE;
+use anymlx_formats::safetensors::Safetensors;
+use mutate::Random;
+use targets::{TARGETS, Target, Verdict};
+
+/// Held by every test: the counters are those of the whole process.
+fn alone() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Default)]
+struct Tally {
+    inputs: usize,
+    accepted: usize,
+    worst: f64,
+}
+
+impl Tally {
+    fn add(&mut self, verdict: Verdict) {
+        self.inputs += 1;
+        self.accepted += usize::from(verdict.accepted);
+        self.worst = self.worst.max(verdict.peak);
+    }
+}
+
+/// Files of a corpus with their names, sorted.
+fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
+    let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut files: Vec<_> = entries
+        .map(|entry| {
+            let entry = entry.unwrap();
+            (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn the_corpora_are_judged_as_their_names_say() {
+    let _alone = alone();
+    for (name, target) in TARGETS {
+        let (mut valid, mut broken) = (0, 0);
+        for (file, input) in corpus(name) {
+            let accepted = target(&input).accepted;
+            match file.split('-').next() {
+                Some("valid") => valid += usize::from(accepted),
+                Some("broken") => broken += usize::from(!accepted),
+                _ => continue,
+            }
+            assert_eq!(accepted, file.starts_with("valid-"), "{name}/{file}");
+        }
+        assert!(valid >= 3 && broken >= 8, "{name}: only {valid} valid and {broken} broken seeds");
+    }
+}
+
+#[test]
+fn false_announcements_take_no_memory() {
+    let _alone = alone();
+    for fill in [100, 10_000, 1_000_000] {
+        let mut tally = Tally::default();
+        let mut run = |target: Target, inputs: Vec<(String, Vec<u8>)>| {
+            for (what, input) in inputs {
+                println!("{what}, {} bytes", input.len());
+                tally.add(target(&input));
+            }
+        };
+        run(targets::gguf, pretending::gguf(fill));
+        let raw = |(what, file): (String, Vec<u8>)| (what, [&[0], file.as_slice()].concat());
+        run(targets::safetensors, pretending::safetensors(fill).into_iter().map(raw).collect());
+        run(targets::safetensors_index, pretending::objects(fill));
+        run(targets::mlx_config, pretending::objects(fill));
+        assert!(tally.accepted >= 7, "only {} of the well-formed inputs were accepted", tally.accepted);
+        println!("{fill}: {} inputs, worst peak {:.1} x input, allowed {ALLOWED_MULTIPLE}", tally.inputs, tally.worst);
+    }
+}
+
+#[test]
+fn changed_files_are_judged_with_bounded_memory() {
+    let _alone = alone();
+    for (name, target) in TARGETS {
+        let text = name.starts_with("safetensors") || name == "mlx_config";
+        let (valid, others): (Vec<_>, Vec<_>) =
+            corpus(name).into_iter().partition(|(file, _)| file.starts_with("valid-"));
+        let mut random = Random(0x5eed);
+        let mut tally = Tally::default();
+        for _ in 0..20_000 {
+            let seeds = if random.below(4) > 0 { &valid } else { &others };
+            let mut input = seeds[random.below(seeds.len())].1.clone();
+            match random.below(4) {
+                0 => mutate::binary(&mut input, &mut random),
+                _ if text => {
+                    let start = input.iter().position(|&byte| byte == b'{').unwrap_or(0);
+                    mutate::json(&mut input, start, &mut random);
+                }
+                _ => mutate::binary(&mut input, &mut random),
+            }
+            tally.add(target(&input));
+        }
+        let Tally { inputs, accepted, worst } = tally;
+        assert!(accepted > inputs / 100, "{name}: so wild that nothing is accepted: {accepted} of {inputs}");
+        assert!(accepted < inputs * 3 / 4, "{name}: so tame that most are accepted: {accepted} of {inputs}");
+        println!(
+            "{name}: {inputs} inputs, {accepted} accepted; worst peak {worst:.1} x input, allowed {ALLOWED_MULTIPLE}"
+        );
+    }
+}
+
+/// Our header reader and the crate `safetensors` accept the same files, but for those that only we refuse on purpose.
+#[test]
+fn acceptance_agrees_with_the_crate_safetensors() {
+    let _alone = alone();
+    let mut seeds = corpus("safetensors");
+    seeds.retain(|(file, _)| file.starts_with("valid-"));
+    let mut random = Random(0xc0de);
+    let (mut both, mut only_crate) = (0, 0);
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut disagreement = None;
+    for _ in 0..20_000 {
+        let (_, seed) = &seeds[random.below(seeds.len())];
+        let [mode, data, json @ ..] = seed.as_slice() else { continue };
+        if mode % 2 == 0 {
+            continue;
+        }
+        let mut json = json.to_vec();
+        mutate::json(&mut json, 0, &mut random);
+        let file = [&(json.len() as u64).to_le_bytes(), json.as_slice(), &vec![0; usize::from(*data)]].concat();
+        let ours = Safetensors::parse(&file);
+        // It adds offsets without a check, which panics in a build with checks.
+        let read = || safetensors::SafeTensors::deserialize(&file).ok().map(|theirs| theirs.len());
+        let theirs = std::panic::catch_unwind(read).unwrap_or(None);
+        let repeated = |tensors| String::from_utf8_lossy(&json).matches("\"data_offsets\"").count() > tensors;
+        match (&ours, theirs) {
+            (Ok(_), Some(_)) => both += 1,
+            (Err(_), Some(tensors)) if repeated(tensors) => only_crate += 1,
+            (Err(error), Some(_)) => match error.to_string() {
+                message if message.contains("twice") || message.contains("64 dimensions") => only_crate += 1,
+                message => disagreement = Some((message, file)),
+            },
+            (Ok(_), None) => disagreement = Some(("accepted by us alone".to_owned(), file)),
+            (Err(_), None) => {}
+        }
+    }
+    std::panic::set_hook(usual);
+    if let Some((what, file)) = disagreement {
+        panic!("{what}: {}", String::from_utf8_lossy(&file[8..]));
+    }
+    assert!(both > 500, "only {both} files are accepted");
+    println!("{both} accepted by both, {only_crate} refused by us alone for repeated names or more than 64 dimensions");
+}
