@@ -19,7 +19,6 @@ pub enum ActivationPrecision {
 pub(crate) struct Activations {
     values: MlxBuffer,
     quantized: Option<MlxBuffer>,
-    columns: usize,
 }
 
 /// The first rows of [`Activations`].
@@ -42,7 +41,7 @@ impl Activations {
             && readers.iter().any(|weight| matches!(weight.encoding(), TensorType::Quantized(_)));
         let bytes = ops::quantized_activation_bytes(1, columns).filter(|_| wanted);
         let quantized = bytes.map(|bytes| device.zeros(DType::U8, [rows, bytes])).transpose()?;
-        Ok(Self { values, quantized, columns })
+        Ok(Self { values, quantized })
     }
 
     pub(crate) fn rows(&self, rows: usize) -> Result<Rows> {
@@ -52,10 +51,6 @@ impl Activations {
     pub(crate) fn range(&self, first: usize, rows: usize) -> Result<Rows> {
         let quantized = self.quantized.as_ref().map(|buffer| take(buffer, first, rows)).transpose()?;
         Ok(Rows { values: take(&self.values, first, rows)?, quantized })
-    }
-
-    pub(crate) fn columns(&self) -> usize {
-        self.columns
     }
 }
 

@@ -129,7 +129,9 @@ impl Reader<'_> {
             Some(key) => key,
             None if heads > 0 && hidden.is_multiple_of(heads) => hidden / heads,
             None => {
-                return Err(LmError::InvalidModel(format!("an embedding of {hidden} does not divide by {heads} heads")));
+                return Err(LmError::InvalidModel(format!(
+                    "an embedding of {hidden} does not divide by {heads} heads"
+                )));
             }
         };
         match value {

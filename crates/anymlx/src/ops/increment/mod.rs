@@ -17,7 +17,8 @@ pub fn increment(encoder: &mut CommandEncoder, values: &MlxBuffer) -> Result<()>
     check.bytes("values", values)?;
     let count = check.u32("element count", values.element_count())?;
     let key = KernelKey { operation: "increment", element: TensorType::Dense(DType::U32), variant: "" };
-    let kernel = encoder.device().kernels().built_in(&BuiltIn { key, gpu: gpu_text!("increment.gpu.cpp"), cpu: cpu::KERNEL })?;
+    let kernel =
+        encoder.device().kernels().built_in(&BuiltIn { key, gpu: gpu_text!("increment.gpu.cpp"), cpu: cpu::KERNEL })?;
     let launch = Launch {
         groups: [count.div_ceil(256), 1, 1],
         threads_per_group: 256,
