@@ -32,6 +32,17 @@ impl KernelKey {
     }
 }
 
+impl KernelKey {
+    /// Tells a text for GPUs which element it is compiled for.
+    pub(crate) fn element_text(&self) -> String {
+        let quantized = match self.element {
+            TensorType::Quantized(_) => "#define ELEMENT_IS_QUANTIZED 1\n",
+            TensorType::Dense(_) => "",
+        };
+        format!("#define ELEMENT {}\n{quantized}", self.element.name().to_ascii_lowercase())
+    }
+}
+
 /// A built-in kernel: its key and its texts.
 #[derive(Debug, Clone)]
 pub(crate) struct BuiltIn {
@@ -109,8 +120,8 @@ impl KernelRegistry {
             return Ok(kernel.clone());
         }
         let name = source.key.name();
-        let kernel =
-            self.context.compile(&KernelSource { name: &name, gpu: source.gpu, cpu: Some(source.cpu.clone()) })?;
+        let gpu = if source.gpu.is_empty() { String::new() } else { source.key.element_text() + source.gpu };
+        let kernel = self.context.compile(&KernelSource { name: &name, gpu: &gpu, cpu: Some(source.cpu.clone()) })?;
         Ok(writing(&self.built_in).entry(source.key).or_insert(kernel).clone())
     }
 

@@ -126,13 +126,13 @@ typedef unsigned long long u64;
 // =============================== CUDA =====================================================
 #if defined(__CUDACC__)
 #define GPU_CUDA 1
-#define FN static __device__ __forceinline__
+#define FN static __device__ __forceinline__ __attribute__((unused))  // NVRTC warns otherwise
 #define SHARED(T, n, N) __shared__ __align__(16) T n[N]
 #define BARRIER() __syncthreads()
 #define BARRIER_DEVICE() __syncthreads()
 #define SIMD_BARRIER() __syncwarp()
 #define UNROLL _Pragma("unroll")
-#define GPU_BOUND(threads) __launch_bounds__(threads)
+#define GPU_BOUND(threads) __launch_bounds__(threads, 1)
 #define GPU_P_BUF_IN(i, T, n)     const T* __restrict__ n
 #define GPU_P_BUF_OUT(i, T, n)    T* __restrict__ n
 #define GPU_P_BUF_PARAMS(i, T, n) const T n
@@ -148,7 +148,7 @@ typedef unsigned long long u64;
 // Word 0 is the number of the last submission that has ended; a fault of submission n goes into the
 // four words from 4 + 4 * (n % 64), its code last.
 extern "C" { __device__ uint* gpu_fault_words; }
-static __device__ __noinline__ void gpu_fault(uint code, uint a, uint b, uint c) {
+static __device__ __noinline__ __attribute__((unused)) void gpu_fault(uint code, uint a, uint b, uint c) {
   if (!gpu_fault_words) asm volatile("trap;");
   volatile uint* words = gpu_fault_words;
   volatile uint* record = words + 4 + 4 * ((words[0] + 1) % 64);

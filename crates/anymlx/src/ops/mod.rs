@@ -4,9 +4,6 @@
 //! dtypes and aliasing, and records commands. Activations are `f32` and row-major, one row for each
 //! token unless said otherwise.
 
-pub mod add_rms_norm;
-pub mod argmax;
-pub mod attention;
 /// The text of kernels for GPUs: the files, in order, with their names for the compiler's messages.
 macro_rules! gpu_text {
     ($($file:literal),+) => {
@@ -14,6 +11,9 @@ macro_rules! gpu_text {
     };
 }
 
+pub mod add_rms_norm;
+pub mod argmax;
+pub mod attention;
 mod check;
 pub mod copy;
 pub mod elementwise;

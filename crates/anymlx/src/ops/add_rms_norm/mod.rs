@@ -13,12 +13,13 @@ use super::{
 };
 use crate::{CommandEncoder, DType, MlxBuffer, Result, read, read_write, write};
 
-const GPU: &str = "";
+const GPU: &str = gpu_text!("add_rms_norm.gpu.cpp");
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Block {
     columns: u32,
+    vector_columns: u32,
     epsilon: f32,
     weight_offset: f32,
 }
@@ -49,8 +50,12 @@ pub fn add_rms_norm(
     check.shape("update", update, residual.shape())?;
     check.shape("weight", weight, &[columns])?;
     check.shape("output", output, residual.shape())?;
-    let block =
-        Block { columns: check.u32("columns", columns)?, epsilon: params.epsilon, weight_offset: params.weight_offset };
+    let block = Block {
+        columns: check.u32("columns", columns)?,
+        vector_columns: launch::vector_columns(columns, &[residual, update, weight, output]),
+        epsilon: params.epsilon,
+        weight_offset: params.weight_offset,
+    };
     let kernel = launch::kernel::<cpu::AddRmsNorm>(encoder, OPERATION, DType::F32, GPU)?;
     let launch = launch::rows(check, rows, columns, LIGHT_CHUNK)?;
     encoder.dispatch(&kernel, &[read_write(residual), read(update), read(weight), write(output)], &block, launch)

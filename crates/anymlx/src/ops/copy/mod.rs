@@ -39,6 +39,7 @@ pub fn copy(encoder: &mut CommandEncoder, from: &MlxBuffer, to: &MlxBuffer) -> R
     let (cpu, variant) = cpu::cast(from.dtype(), to.dtype())
         .ok_or_else(|| check.error(format_args!("{} to {} has no kernel", from.dtype(), to.dtype())))?;
     let key = KernelKey { operation: "copy", element: TensorType::Dense(from.dtype()), variant };
-    let kernel = encoder.device().kernels().built_in(&BuiltIn { key, gpu: "", cpu })?;
-    encoder.dispatch(&kernel, &[read(from), write(to)], &(), launch::elements(check, count, LIGHT_CHUNK)?)
+    let kernel = encoder.device().kernels().built_in(&BuiltIn { key, gpu: gpu_text!("copy.gpu.cpp"), cpu })?;
+    let launch = launch::elements(check, count, LIGHT_CHUNK)?;
+    encoder.dispatch(&kernel, &[read(from), write(to)], &check.u32("element count", count)?, launch)
 }

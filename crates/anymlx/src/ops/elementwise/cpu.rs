@@ -1,5 +1,6 @@
 //! One item is one element, or one row where there is a bias.
 
+use super::FactorBlock;
 use crate::{
     Invocation, KernelResult,
     ops::{
@@ -74,7 +75,7 @@ unsafe impl LaneKernel for Multiply {
 unsafe impl LaneKernel for Scale {
     #[inline(always)]
     fn run<L: Lanes>(invocation: &Invocation<'_>) -> KernelResult {
-        let factor = L::splat(invocation.params::<f32>());
+        let factor = L::splat(invocation.params::<FactorBlock>().factor);
         // SAFETY: the elements of these items.
         let values = unsafe { invocation.output::<f32>(0, invocation.items()) };
         map_in_place(values, |value: L| value.mul(factor));
@@ -86,7 +87,7 @@ unsafe impl LaneKernel for Scale {
 unsafe impl LaneKernel for Softcap {
     #[inline(always)]
     fn run<L: Lanes>(invocation: &Invocation<'_>) -> KernelResult {
-        let cap = L::splat(invocation.params::<f32>());
+        let cap = L::splat(invocation.params::<FactorBlock>().factor);
         // SAFETY: the elements of these items.
         let values = unsafe { invocation.output::<f32>(0, invocation.items()) };
         map_in_place(values, |value: L| math::tanh(value.div(cap)).mul(cap));

@@ -4,21 +4,45 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
+use bytemuck::{Pod, Zeroable};
+
 use super::{
     check::Check,
     launch::{self, HEAVY_CHUNK, LIGHT_CHUNK},
 };
-use crate::{CommandEncoder, DType, MlxBuffer, Result, read, read_write, write};
+use crate::{CommandEncoder, DType, Launch, MlxBuffer, Result, read, read_write, write};
 
-const GPU: &str = "";
+const GPU: &str = gpu_text!("elementwise.gpu.cpp");
 
-fn check_same(check: Check, buffers: &[(&str, &MlxBuffer)]) -> Result<usize> {
+/// What kernels for GPUs need to know of sums and products.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Block {
+    count: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct BiasBlock {
+    count: u32,
+    columns: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct FactorBlock {
+    count: u32,
+    factor: f32,
+}
+
+fn check_same(check: Check, buffers: &[(&str, &MlxBuffer)]) -> Result<(usize, u32)> {
     let first = buffers[0].1;
     for (name, buffer) in buffers {
         check.dtype(name, buffer, &[DType::F32])?;
         check.shape(name, buffer, first.shape())?;
     }
-    Ok(first.element_count())
+    let count = first.element_count();
+    Ok((count, check.u32("element count", count)?))
 }
 
 /// `output = left + right`, all `f32` of one shape.
@@ -27,10 +51,10 @@ fn check_same(check: Check, buffers: &[(&str, &MlxBuffer)]) -> Result<usize> {
 /// `InvalidArgument` for other shapes or dtypes, or when `output` overlaps an input.
 pub fn add(encoder: &mut CommandEncoder, left: &MlxBuffer, right: &MlxBuffer, output: &MlxBuffer) -> Result<()> {
     let check = Check::new("add");
-    let count = check_same(check, &[("left", left), ("right", right), ("output", output)])?;
+    let (elements, count) = check_same(check, &[("left", left), ("right", right), ("output", output)])?;
     let kernel = launch::kernel::<cpu::Add>(encoder, "add", DType::F32, GPU)?;
-    let launch = launch::elements(check, count, LIGHT_CHUNK)?;
-    encoder.dispatch(&kernel, &[read(left), read(right), write(output)], &(), launch)
+    let launch = launch::elements(check, elements, LIGHT_CHUNK)?;
+    encoder.dispatch(&kernel, &[read(left), read(right), write(output)], &Block { count }, launch)
 }
 
 /// `target += update`, both `f32` of one shape.
@@ -39,10 +63,10 @@ pub fn add(encoder: &mut CommandEncoder, left: &MlxBuffer, right: &MlxBuffer, ou
 /// `InvalidArgument` for other shapes or dtypes, or when the two overlap.
 pub fn add_in_place(encoder: &mut CommandEncoder, target: &MlxBuffer, update: &MlxBuffer) -> Result<()> {
     let check = Check::new("add_in_place");
-    let count = check_same(check, &[("target", target), ("update", update)])?;
+    let (elements, count) = check_same(check, &[("target", target), ("update", update)])?;
     let kernel = launch::kernel::<cpu::AddInPlace>(encoder, "add_in_place", DType::F32, GPU)?;
-    let launch = launch::elements(check, count, LIGHT_CHUNK)?;
-    encoder.dispatch(&kernel, &[read_write(target), read(update)], &(), launch)
+    let launch = launch::elements(check, elements, LIGHT_CHUNK)?;
+    encoder.dispatch(&kernel, &[read_write(target), read(update)], &Block { count }, launch)
 }
 
 /// `values[r, c] += bias[c]`: `values` is `f32` `[.., columns]`, `bias` is `f32` `[columns]`.
@@ -56,8 +80,11 @@ pub fn add_bias(encoder: &mut CommandEncoder, values: &MlxBuffer, bias: &MlxBuff
     let (rows, columns) = check.rows("values", values)?;
     check.shape("bias", bias, &[columns])?;
     let kernel = launch::kernel::<cpu::AddBias>(encoder, "add_bias", DType::F32, GPU)?;
-    let launch = launch::rows(check, rows, columns, LIGHT_CHUNK)?;
-    encoder.dispatch(&kernel, &[read_write(values), read(bias)], &(), launch)
+    let count = values.element_count();
+    let groups = launch::elements(check, count, LIGHT_CHUNK)?.groups;
+    let launch = Launch { groups, threads_per_group: 256, ..launch::rows(check, rows, columns, LIGHT_CHUNK)? };
+    let block = BiasBlock { count: check.u32("element count", count)?, columns: check.u32("columns", columns)? };
+    encoder.dispatch(&kernel, &[read_write(values), read(bias)], &block, launch)
 }
 
 /// `output = left * right`, all `f32` of one shape.
@@ -66,10 +93,10 @@ pub fn add_bias(encoder: &mut CommandEncoder, values: &MlxBuffer, bias: &MlxBuff
 /// `InvalidArgument` for other shapes or dtypes, or when `output` overlaps an input.
 pub fn multiply(encoder: &mut CommandEncoder, left: &MlxBuffer, right: &MlxBuffer, output: &MlxBuffer) -> Result<()> {
     let check = Check::new("multiply");
-    let count = check_same(check, &[("left", left), ("right", right), ("output", output)])?;
+    let (elements, count) = check_same(check, &[("left", left), ("right", right), ("output", output)])?;
     let kernel = launch::kernel::<cpu::Multiply>(encoder, "multiply", DType::F32, GPU)?;
-    let launch = launch::elements(check, count, LIGHT_CHUNK)?;
-    encoder.dispatch(&kernel, &[read(left), read(right), write(output)], &(), launch)
+    let launch = launch::elements(check, elements, LIGHT_CHUNK)?;
+    encoder.dispatch(&kernel, &[read(left), read(right), write(output)], &Block { count }, launch)
 }
 
 /// `values *= factor`, `f32` of any shape.
@@ -78,10 +105,10 @@ pub fn multiply(encoder: &mut CommandEncoder, left: &MlxBuffer, right: &MlxBuffe
 /// `InvalidArgument` for another dtype.
 pub fn scale(encoder: &mut CommandEncoder, values: &MlxBuffer, factor: f32) -> Result<()> {
     let check = Check::new("scale");
-    let count = check_same(check, &[("values", values)])?;
+    let (elements, count) = check_same(check, &[("values", values)])?;
     let kernel = launch::kernel::<cpu::Scale>(encoder, "scale", DType::F32, GPU)?;
-    let launch = launch::elements(check, count, LIGHT_CHUNK)?;
-    encoder.dispatch(&kernel, &[read_write(values)], &factor, launch)
+    let launch = launch::elements(check, elements, LIGHT_CHUNK)?;
+    encoder.dispatch(&kernel, &[read_write(values)], &FactorBlock { count, factor }, launch)
 }
 
 /// `values = cap * tanh(values / cap)`, `f32` of any shape: keeps values within `-cap..=cap`
@@ -92,8 +119,8 @@ pub fn scale(encoder: &mut CommandEncoder, values: &MlxBuffer, factor: f32) -> R
 pub fn softcap(encoder: &mut CommandEncoder, values: &MlxBuffer, cap: f32) -> Result<()> {
     let check = Check::new("softcap");
     check.that(cap > 0.0 && cap.is_finite(), format_args!("the cap is {cap}, needed a positive number"))?;
-    let count = check_same(check, &[("values", values)])?;
+    let (elements, count) = check_same(check, &[("values", values)])?;
     let kernel = launch::kernel::<cpu::Softcap>(encoder, "softcap", DType::F32, GPU)?;
-    let launch = launch::elements(check, count, HEAVY_CHUNK)?;
-    encoder.dispatch(&kernel, &[read_write(values)], &cap, launch)
+    let launch = launch::elements(check, elements, HEAVY_CHUNK)?;
+    encoder.dispatch(&kernel, &[read_write(values)], &FactorBlock { count, factor: cap }, launch)
 }

@@ -1,6 +1,6 @@
 //! One item is one element.
 
-use super::Activation;
+use super::{Activation, Block};
 use crate::{
     Invocation, KernelFault, KernelResult,
     ops::{
@@ -20,7 +20,7 @@ unsafe impl LaneKernel for GatedActivation {
         let up = &invocation.input::<f32>(1)[items.clone()];
         // SAFETY: the elements of these items.
         let output = unsafe { invocation.output::<f32>(2, items) };
-        apply::<L>(activation(invocation.params())?, gate, up, output);
+        apply::<L>(activation(invocation.params::<Block>().activation)?, gate, up, output);
         Ok(())
     }
 }

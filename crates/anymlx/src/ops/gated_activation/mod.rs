@@ -4,13 +4,22 @@ pub(crate) mod cpu;
 #[cfg(test)]
 mod tests;
 
+use bytemuck::{Pod, Zeroable};
+
 use super::{
     check::Check,
     launch::{self, HEAVY_CHUNK},
 };
 use crate::{CommandEncoder, DType, MlxBuffer, Result, read, write};
 
-const GPU: &str = "";
+const GPU: &str = gpu_text!("../gpu/activation.h", "gated_activation.gpu.cpp");
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Block {
+    count: u32,
+    activation: u32,
+}
 
 /// The activation of a gated feed-forward layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,7 +50,9 @@ pub fn gated_activation(
         check.dtype(name, buffer, &[DType::F32])?;
         check.shape(name, buffer, gate.shape())?;
     }
-    let launch = launch::elements(check, gate.element_count(), HEAVY_CHUNK)?;
+    let count = gate.element_count();
+    let block = Block { count: check.u32("element count", count)?, activation: activation as u32 };
+    let launch = launch::elements(check, count, HEAVY_CHUNK)?;
     let kernel = launch::kernel::<cpu::GatedActivation>(encoder, OPERATION, DType::F32, GPU)?;
-    encoder.dispatch(&kernel, &[read(gate), read(up), write(output)], &(activation as u32), launch)
+    encoder.dispatch(&kernel, &[read(gate), read(up), write(output)], &block, launch)
 }

@@ -10,7 +10,9 @@ use super::{
     check::Check,
     launch::{self, LIGHT_CHUNK},
 };
-use crate::{CommandEncoder, DType, KernelKey, MlxBuffer, Result, Weight, read, registry::BuiltIn, write};
+use crate::{CommandEncoder, DType, KernelKey, Launch, MlxBuffer, Result, Weight, read, registry::BuiltIn, write};
+
+const GPU: &str = gpu_text!("../gpu/quant.h", "../gpu/dense.h", "gather_rows.gpu.cpp");
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -58,8 +60,11 @@ pub fn gather_rows(
         encoding,
         factor,
     };
-    let launch = launch::rows(check, count, columns, LIGHT_CHUNK / 4)?;
+    let launch = Launch {
+        threads_per_group: launch::threads_for(columns.div_ceil(16)),
+        ..launch::rows(check, count, columns, LIGHT_CHUNK / 4)?
+    };
     let key = KernelKey { operation: "gather_rows", element: table.encoding(), variant: "" };
-    let kernel = encoder.device().kernels().built_in(&BuiltIn { key, gpu: "", cpu: cpu::KERNEL })?;
+    let kernel = encoder.device().kernels().built_in(&BuiltIn { key, gpu: GPU, cpu: cpu::KERNEL })?;
     encoder.dispatch(&kernel, &[read(table.data()), read(ids), write(output)], &block, launch)
 }

@@ -57,10 +57,11 @@ pub fn kv_cache_write(
     };
     let key = KernelKey { operation: "kv_cache_write", element: TensorType::Dense(cache.dtype()), variant: "" };
     let cpu = if cache.dtype() == DType::F16 { cpu::F16_KERNEL } else { cpu::F32_KERNEL };
-    let kernel = encoder.device().kernels().built_in(&BuiltIn { key, gpu: "", cpu })?;
+    let kernel =
+        encoder.device().kernels().built_in(&BuiltIn { key, gpu: gpu_text!("kv_cache_write.gpu.cpp"), cpu })?;
     let launch = Launch {
         groups: [block.tokens, block.kv_heads, 1],
-        threads_per_group: 256,
+        threads_per_group: super::launch::threads_for(head_dim),
         items: kv_heads.saturating_mul(head_dim.div_ceil(cpu::SLICE)),
         items_per_chunk: (16 * 1024 / (tokens.max(1) * cpu::SLICE)).max(1),
     };

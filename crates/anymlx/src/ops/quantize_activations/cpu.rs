@@ -1,5 +1,6 @@
 //! One item is one row.
 
+use super::Block;
 use super::layout::{GROUP, QuantizedLayout, QuantizedRowMut, SUM_GROUP};
 use crate::{
     Invocation, KernelResult,
@@ -18,7 +19,7 @@ pub(super) struct QuantizeActivations;
 unsafe impl LaneKernel for QuantizeActivations {
     #[inline(always)]
     fn run<L: Lanes>(invocation: &Invocation<'_>) -> KernelResult {
-        let columns = invocation.params::<u32>() as usize;
+        let columns = invocation.params::<Block>().columns as usize;
         let layout = QuantizedLayout::new(columns).ok_or("columns are no multiple of 32")?;
         let input = invocation.input::<f32>(0);
         for row in invocation.items() {

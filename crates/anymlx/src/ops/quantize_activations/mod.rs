@@ -5,6 +5,8 @@ mod layout;
 #[cfg(test)]
 mod tests;
 
+use bytemuck::{Pod, Zeroable};
+
 use super::{
     check::Check,
     launch::{self, LIGHT_CHUNK},
@@ -14,7 +16,18 @@ use crate::{CommandEncoder, DType, MlxBuffer, Result, read, write};
 pub use layout::quantized_activation_bytes;
 pub(in crate::ops) use layout::{ALIGNMENT, GROUP, QuantizedLayout, QuantizedRow, SUM_GROUP};
 
-const GPU: &str = "";
+const GPU: &str = gpu_text!("quantize_activations.gpu.cpp");
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Block {
+    columns: u32,
+    /// Groups of 32, the zero ones at the end included.
+    groups: u32,
+    row_bytes: u32,
+    /// 1 when four values may be read at a time.
+    vectors: u32,
+}
 
 /// Rounds each group of 32 activations to 8 bits: `q = round(x * 127 / amax)`, ties to even, `x ≈ q * amax / 127`.
 ///
@@ -30,10 +43,16 @@ pub fn quantize_activations(encoder: &mut CommandEncoder, input: &MlxBuffer, out
     let check = Check::new(OPERATION);
     check.dtype("input", input, &[DType::F32])?;
     let (rows, columns) = check.rows("input", input)?;
-    check_quantized(check, "output", output, rows, columns)?;
+    let layout = check_quantized(check, "output", output, rows, columns)?;
+    let block = Block {
+        columns: check.u32("columns", columns)?,
+        groups: check.u32("groups", layout.groups)?,
+        row_bytes: check.u32("row bytes", layout.row_bytes)?,
+        vectors: u32::from(launch::vector_columns(columns, &[input]) > 0),
+    };
     let launch = launch::rows(check, rows, columns, LIGHT_CHUNK / 2)?;
     let kernel = launch::kernel::<cpu::QuantizeActivations>(encoder, OPERATION, DType::F32, GPU)?;
-    encoder.dispatch(&kernel, &[read(input), write(output)], &check.u32("columns", columns)?, launch)
+    encoder.dispatch(&kernel, &[read(input), write(output)], &block, launch)
 }
 
 /// `buffer` can hold the 8-bit form of `rows` rows of `columns` activations.

@@ -13,9 +13,9 @@ use super::{
     check::Check,
     launch::{self, LIGHT_CHUNK},
 };
-use crate::{CommandEncoder, DType, MlxBuffer, Result, read, read_write};
+use crate::{CommandEncoder, DType, Launch, MlxBuffer, Result, read, read_write};
 
-const GPU: &str = "";
+const GPU: &str = gpu_text!("rope.gpu.cpp");
 
 /// Which two values of a head are rotated together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -87,6 +87,10 @@ pub fn rope(
         magnitude: params.magnitude,
     };
     let kernel = launch::kernel::<cpu::Rope>(encoder, "rope", DType::F32, GPU)?;
-    let launch = launch::rows(check, tokens, heads.saturating_mul(head_dim), LIGHT_CHUNK)?;
+    let launch = Launch {
+        groups: [check.u32("tokens", tokens)?, block.heads, 1],
+        threads_per_group: launch::threads_for(dims / 2),
+        ..launch::rows(check, tokens, heads.saturating_mul(head_dim), LIGHT_CHUNK)?
+    };
     encoder.dispatch(&kernel, &[read_write(values), read(positions), read(frequencies)], &block, launch)
 }

@@ -8,7 +8,7 @@ use anymlx_formats::quant::TensorType;
 use bytemuck::{Pod, Zeroable};
 
 use super::check::Check;
-use crate::{CommandEncoder, KernelKey, Launch, MlxBuffer, Result, read, registry::BuiltIn, write};
+use crate::{CommandEncoder, DType, KernelKey, Launch, MlxBuffer, Result, read, registry::BuiltIn, write};
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -33,8 +33,15 @@ pub fn transpose(encoder: &mut CommandEncoder, input: &MlxBuffer, output: &MlxBu
     let block = Block { rows: check.u32("rows", rows)?, columns: check.u32("columns", columns)? };
     let (cpu, variant) = cpu::kernel(input.dtype().size_of())
         .ok_or_else(|| check.error(format_args!("elements of {} bytes have no kernel", input.dtype().size_of())))?;
-    let key = KernelKey { operation: "transpose", element: TensorType::Dense(input.dtype()), variant };
-    let kernel = encoder.device().kernels().built_in(&BuiltIn { key, gpu: "", cpu })?;
+    // On a GPU only the size of an element matters, on a CPU it is the variant.
+    let key = if encoder.device().runs_gpu_kernels() {
+        let element = TensorType::Dense(element_of_size(input.dtype().size_of()));
+        KernelKey { operation: "transpose", element, variant: "" }
+    } else {
+        KernelKey { operation: "transpose", element: TensorType::Dense(input.dtype()), variant }
+    };
+    let gpu = gpu_text!("transpose.gpu.cpp");
+    let kernel = encoder.device().kernels().built_in(&BuiltIn { key, gpu, cpu })?;
     let tile = cpu::TILE as u32;
     let launch = Launch {
         groups: [block.columns.div_ceil(tile), block.rows.div_ceil(tile), 1],
@@ -43,4 +50,14 @@ pub fn transpose(encoder: &mut CommandEncoder, input: &MlxBuffer, output: &MlxBu
         items_per_chunk: (16 * 1024 / rows.max(1)).next_multiple_of(cpu::TILE).max(cpu::TILE),
     };
     encoder.dispatch(&kernel, &[read(input), write(output)], &block, launch)
+}
+
+/// The element type for which kernels for GPUs move elements of `bytes` bytes.
+fn element_of_size(bytes: usize) -> DType {
+    match bytes {
+        1 => DType::U8,
+        2 => DType::U16,
+        4 => DType::U32,
+        _ => DType::I64,
+    }
 }
