@@ -26,10 +26,13 @@ fn input(rows: &Rows) -> MatmulInput<'_> {
 
 /// Makes the 8-bit form of rows that were just written, where readers want it.
 fn quantize(encoder: &mut CommandEncoder, rows: &Rows) -> Result<()> {
-    if let Some(quantized) = &rows.quantized {
-        ops::quantize_activations(encoder, &rows.values, quantized)?;
+    match &rows.quantized {
+        None => Ok(()),
+        Some(quantized) if quantized.shape()[0] == rows.values.shape()[0] => {
+            Ok(ops::quantize_activations(encoder, &rows.values, quantized)?)
+        }
+        Some(quantized) => Ok(ops::quantize_activations_refined(encoder, &rows.values, quantized)?),
     }
-    Ok(())
 }
 
 /// A matrix seen as `[tokens, heads, head_dim]`.

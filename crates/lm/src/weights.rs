@@ -1,6 +1,6 @@
 //! A file's tensors as buffers: mapped, checked against the configuration, never copied.
 
-use anymlx::{DType, MlxBuffer, MlxDevice, TensorType, Weight};
+use anymlx::{DType, MlxBuffer, MlxDevice, TensorType, Weight, ops};
 use anymlx_formats::gguf::{Gguf, TensorInfo};
 
 use crate::{LmError, Result, config::ModelConfig};
@@ -62,14 +62,12 @@ impl Loader<'_> {
     fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<Weight> {
         let info = self.gguf.require_tensor(name)?;
         Self::shape(info, &[rows, columns])?;
+        if !ops::can_multiply(info.tensor_type) {
+            let message = format!("tensor `{name}` is {}, for which there is no kernel yet", info.tensor_type);
+            return Err(LmError::InvalidModel(message));
+        }
         let data = match info.tensor_type {
-            TensorType::Dense(dtype @ (DType::F32 | DType::F16 | DType::BF16)) => {
-                self.view(info, dtype, vec![rows, columns])?
-            }
-            TensorType::Dense(other) => {
-                let message = format!("tensor `{name}` is {other}; matrices are F32, F16, BF16 or quantised");
-                return Err(LmError::InvalidModel(message));
-            }
+            TensorType::Dense(dtype) => self.view(info, dtype, vec![rows, columns])?,
             TensorType::Quantized(_) => self.view(info, DType::U8, vec![info.byte_len as usize])?,
         };
         let weight = Weight::new(data, info.tensor_type, rows, columns);

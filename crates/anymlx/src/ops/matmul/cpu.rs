@@ -9,7 +9,7 @@ use super::{
     dense,
     part::{MultiplyQuantized, MultiplyValues, Part, QuantizedTokens, ROWS, Sums, Tokens},
     quantized,
-    select::MAX_TOKEN_BLOCK,
+    select::{MAX_TERMS, MAX_TOKEN_BLOCK},
 };
 use crate::{
     CpuLevel, Invocation, KernelFault, KernelResult,
@@ -29,6 +29,8 @@ pub(in crate::ops) struct Block {
     pub(super) columns: u32,
     pub(super) encodings: [u32; 2],
     pub(super) quantized_input: u32,
+    /// Rows of 8-bit activations that make one token.
+    pub(super) terms: u32,
     pub(super) level: u32,
     pub(super) tiled: u32,
     pub(super) token_block: u32,
@@ -127,7 +129,8 @@ unsafe impl LaneKernel for Matmul {
             _ => None,
         };
         let (tokens, rows) = (block.tokens as usize, block.rows as usize);
-        let token_block = (block.token_block as usize).clamp(1, MAX_TOKEN_BLOCK);
+        let terms = (block.terms as usize).clamp(1, MAX_TERMS);
+        let token_block = (block.token_block as usize).clamp(1, MAX_TOKEN_BLOCK / terms);
         let batches = rows.div_ceil(ROWS);
         let mut sums = [[0.0; ROWS]; MAX_TOKEN_BLOCK];
         let mut second_sums = [[0.0; ROWS]; MAX_TOKEN_BLOCK];
@@ -137,11 +140,15 @@ unsafe impl LaneKernel for Matmul {
             let first_token = item / batches * token_block;
             let item_tokens = first_token..(first_token + token_block).min(tokens);
             let input = input_rows(invocation, &block, item_tokens.clone())?;
-            let sums = &mut sums[..item_tokens.len()];
+            let sums = &mut sums[..terms * item_tokens.len()];
             first.multiply(item_rows.clone(), input, sums);
-            let second_sums = &mut second_sums[..item_tokens.len()];
+            let second_sums = &mut second_sums[..terms * item_tokens.len()];
             if let Some(second) = &second {
                 second.multiply(item_rows.clone(), input, second_sums);
+            }
+            if terms > 1 {
+                add_terms(sums, terms);
+                add_terms(second_sums, terms);
             }
             for ((token, sums), second_sums) in item_tokens.zip(sums).zip(second_sums) {
                 let start = token * rows;
@@ -166,6 +173,18 @@ unsafe impl LaneKernel for Matmul {
     }
 }
 
+/// Adds up the products of each token's rows, in its own place.
+#[inline(always)]
+fn add_terms(sums: &mut [Sums], terms: usize) {
+    for token in 0..sums.len() / terms {
+        let mut total = sums[token * terms];
+        for term in &sums[token * terms + 1..(token + 1) * terms] {
+            total.iter_mut().zip(term).for_each(|(total, term)| *total += term);
+        }
+        sums[token] = total;
+    }
+}
+
 /// The input of a block of tokens.
 #[inline(always)]
 fn input_rows<'a>(invocation: &Invocation<'a>, block: &Block, tokens: Range<usize>) -> Result<Tokens<'a>, KernelFault> {
@@ -176,6 +195,7 @@ fn input_rows<'a>(invocation: &Invocation<'a>, block: &Block, tokens: Range<usiz
     }
     let layout = QuantizedLayout::new(columns).ok_or("columns are no multiple of 32")?;
     let bytes = invocation.input::<u8>(0);
-    let bytes = &bytes[tokens.start * layout.row_bytes..tokens.end * layout.row_bytes];
+    let token_bytes = layout.row_bytes * (block.terms as usize).clamp(1, MAX_TERMS);
+    let bytes = &bytes[tokens.start * token_bytes..tokens.end * token_bytes];
     Ok(Tokens::Quantized(QuantizedTokens { bytes, layout }))
 }

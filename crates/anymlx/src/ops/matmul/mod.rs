@@ -13,13 +13,24 @@ mod select;
 #[cfg(test)]
 mod tests;
 
-use anymlx_formats::quant::TensorType;
+use anymlx_formats::quant::{QuantType, TensorType};
 
 use super::{check::Check, lanes, quantize_activations::check_quantized};
 use crate::{
     Binding, CommandEncoder, DType, KernelKey, Launch, MlxBuffer, Result, Weight, read, registry::BuiltIn, write,
 };
 use select::{Plan, Problem};
+
+/// True for the encodings of weights that [`matmul`] multiplies.
+pub fn can_multiply(encoding: TensorType) -> bool {
+    use QuantType::{Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
+    match encoding {
+        TensorType::Dense(dtype) => matches!(dtype, DType::F32 | DType::F16 | DType::BF16),
+        TensorType::Quantized(quant) => {
+            matches!(quant, Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q8_0 | Q2_K | Q3_K | Q4_K | Q5_K | Q6_K)
+        }
+    }
+}
 
 /// The left side of a product.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +39,8 @@ pub struct MatmulInput<'a> {
     pub values: &'a MlxBuffer,
     /// The same rows as [`quantize_activations`](super::quantize_activations) makes them. Products with quantised
     /// weights then use integer arithmetic; without, they use `values` as they are, which is exact but slower. Dense
-    /// weights always use `values`.
+    /// weights always use `values`. With two rows for each row of `values`, as
+    /// [`quantize_activations_refined`](super::quantize_activations_refined) makes them, the products of both are added.
     pub quantized: Option<&'a MlxBuffer>,
 }
 
@@ -116,9 +128,13 @@ impl<'a> Prepared<'a> {
         )?;
         let encoding = |index: usize| weights[index.min(weights.len() - 1)].1.encoding();
         let quantizes = |index| matches!(encoding(index), TensorType::Quantized(_));
+        let mut terms = 1;
         let quantized = match input.quantized {
             Some(quantized) if quantizes(0) && quantizes(1) => {
-                check_quantized(check, "quantized input", quantized, tokens, columns)?;
+                if quantized.shape().first() == Some(&(2 * tokens)) {
+                    terms = 2;
+                }
+                check_quantized(check, "quantized input", quantized, terms * tokens, columns)?;
                 Some(quantized)
             }
             _ => None,
@@ -130,6 +146,7 @@ impl<'a> Prepared<'a> {
             encodings: [encoding(0), encoding(1)],
             matrices: weights.len(),
             quantized_input: quantized.is_some(),
+            terms,
         };
         Ok(Self { check, input: quantized.unwrap_or(input.values), problem, plan: select::plan(&problem) })
     }
@@ -149,6 +166,7 @@ impl<'a> Prepared<'a> {
             columns: check.u32("columns", problem.columns)?,
             encodings: [encoding.ggml_id().unwrap_or(u32::MAX), second.ggml_id().unwrap_or(u32::MAX)],
             quantized_input: u32::from(problem.quantized_input),
+            terms: check.u32("terms", problem.terms)?,
             level: level as u32,
             tiled: u32::from(plan.tiled),
             token_block: check.u32("token block", plan.token_block)?,
@@ -166,12 +184,8 @@ impl<'a> Prepared<'a> {
 
 /// The number of the weight's encoding, when it is one that kernels read.
 pub(in crate::ops) fn check_encoding(check: Check, name: &str, weight: &Weight) -> Result<u32> {
-    let supported = match weight.encoding() {
-        TensorType::Dense(dtype) => matches!(dtype, DType::F32 | DType::F16 | DType::BF16),
-        TensorType::Quantized(_) => true,
-    };
-    let number = weight.encoding().ggml_id().filter(|_| supported);
+    let number = weight.encoding().ggml_id().filter(|_| can_multiply(weight.encoding()));
     number.ok_or_else(|| {
-        check.error(format_args!("{name} is {}, needed f32, f16, bf16 or a quantised type", weight.encoding()))
+        check.error(format_args!("{name} is {}, for which there is no kernel; see `can_multiply`", weight.encoding()))
     })
 }

@@ -7,6 +7,9 @@ use super::part::ROWS;
 /// The most tokens of one item. Their sums stay in the first-level cache.
 pub(super) const MAX_TOKEN_BLOCK: usize = 256;
 
+/// The most rows of 8-bit activations that make one token.
+pub(super) const MAX_TERMS: usize = 2;
+
 /// From how many tokens on it pays to unpack weights into tiles.
 const TILED_TOKENS: usize = 5;
 
@@ -29,6 +32,8 @@ pub(super) struct Problem {
     /// 1, or 2 for a gated product.
     pub(super) matrices: usize,
     pub(super) quantized_input: bool,
+    /// Rows of 8-bit activations that make one token.
+    pub(super) terms: usize,
 }
 
 /// How it is computed. An item is [`ROWS`] weight rows (of each matrix) times `token_block` tokens; items count rows
@@ -43,8 +48,8 @@ pub(super) struct Plan {
 }
 
 pub(super) fn plan(problem: &Problem) -> Plan {
-    let tiled = problem.tokens >= TILED_TOKENS;
-    let token_block = problem.tokens.clamp(1, MAX_TOKEN_BLOCK);
+    let tiled = problem.tokens.saturating_mul(problem.terms) >= TILED_TOKENS;
+    let token_block = problem.tokens.clamp(1, MAX_TOKEN_BLOCK / problem.terms);
     let batches = problem.rows.div_ceil(ROWS);
     let items = batches.saturating_mul(problem.tokens.div_ceil(token_block));
     let batch_weights = (ROWS * problem.matrices).saturating_mul(problem.columns);
@@ -70,7 +75,7 @@ mod tests {
 
     fn problem(tokens: usize, rows: usize, columns: usize, encoding: impl Into<TensorType>) -> Problem {
         let encoding = encoding.into();
-        Problem { tokens, rows, columns, encodings: [encoding; 2], matrices: 1, quantized_input: true }
+        Problem { tokens, rows, columns, encodings: [encoding; 2], matrices: 1, quantized_input: true, terms: 1 }
     }
 
     #[test]

@@ -4,14 +4,18 @@ use anymlx_testing::{QuantizedActivations, Random, Tolerance, assert_close, refe
 use super::*;
 use crate::{
     CpuDeviceOptions, CpuLevel, MlxDevice,
-    ops::{quantize_activations, quantized_activation_bytes, test_devices::devices},
+    ops::{quantize_activations, quantize_activations_refined, quantized_activation_bytes, test_devices::devices},
 };
 
 const DENSE: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
+/// The block-quantised encodings that kernels multiply.
+fn quantized() -> impl Iterator<Item = QuantType> {
+    QuantType::ALL.iter().copied().filter(|&quant| can_multiply(TensorType::Quantized(quant)))
+}
+
 fn encodings() -> impl Iterator<Item = TensorType> {
-    let quantized = QuantType::ALL.iter().map(|&quant| TensorType::Quantized(quant));
-    DENSE.into_iter().map(TensorType::Dense).chain(quantized)
+    DENSE.into_iter().map(TensorType::Dense).chain(quantized().map(TensorType::Quantized))
 }
 
 /// A product with everything that a test needs to run it anywhere.
@@ -58,12 +62,21 @@ impl Case {
         let output = device.zeros(DType::F32, [self.tokens, self.rows]).unwrap();
         let bias = self.bias.as_ref().map(|bias| device.buffer_from_slice(bias, DType::F32, [self.rows]).unwrap());
         let mut encoder = device.command_encoder().unwrap();
-        let quantized = (form == Form::Quantized).then(|| {
-            let bytes = quantized_activation_bytes(1, self.columns).unwrap();
-            let quantized = device.zeros(DType::U8, [self.tokens, bytes]).unwrap();
-            quantize_activations(&mut encoder, &input, &quantized).unwrap();
-            quantized
-        });
+        let bytes = quantized_activation_bytes(1, self.columns);
+        let room = |rows: usize| device.zeros(DType::U8, [rows, bytes.unwrap()]).unwrap();
+        let quantized = match form {
+            Form::Values => None,
+            Form::Quantized => {
+                let quantized = room(self.tokens);
+                quantize_activations(&mut encoder, &input, &quantized).unwrap();
+                Some(quantized)
+            }
+            Form::Refined => {
+                let quantized = room(2 * self.tokens);
+                quantize_activations_refined(&mut encoder, &input, &quantized).unwrap();
+                Some(quantized)
+            }
+        };
         let input = MatmulInput { values: &input, quantized: quantized.as_ref() };
         matmul(&mut encoder, input, &self.weight(device), &output, bias.as_ref()).unwrap();
         encoder.commit_and_wait().unwrap();
@@ -86,12 +99,11 @@ impl Case {
         let name = format!("{encoding} {form:?} {tokens}x{rows}x{columns} {}", device.cpu_level());
         let tolerance = match form {
             Form::Values => Tolerance::for_dtype(DType::F32).reduced_over(*columns),
-            Form::Quantized => Tolerance::for_quantized_activations(&QuantizedActivations::measure(
-                8,
-                *columns,
-                &self.input,
-                &self.weights,
-            )),
+            Form::Quantized | Form::Refined => {
+                let bits = if form == Form::Quantized { 8 } else { 15 };
+                let measured = QuantizedActivations::measure(bits, *columns, &self.input, &self.weights);
+                Tolerance::for_quantized_activations(&measured)
+            }
         };
         assert_close(&name, &self.run(device, form), &self.expected(), &tolerance);
     }
@@ -102,6 +114,7 @@ impl Case {
 enum Form {
     Values,
     Quantized,
+    Refined,
 }
 
 fn columns_of(encoding: TensorType) -> &'static [usize] {
@@ -128,10 +141,25 @@ fn exact_products_agree_with_the_reference() {
 #[test]
 fn products_of_8_bit_activations_agree_with_the_reference() {
     for device in devices() {
-        for &quant in QuantType::ALL {
+        for quant in quantized() {
             for &columns in columns_of(quant.into()) {
                 for (tokens, rows) in [(1, 1), (1, 33), (2, 7), (3, 17), (4, 16), (5, 33), (7, 33), (33, 7)] {
                     Case::new(quant.into(), tokens, rows, columns).check(&device, Form::Quantized);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn products_of_activations_in_two_steps_are_nearly_exact() {
+    let on_host =
+        |device: &MlxDevice| matches!(device.info().backend, crate::BackendKind::Cpu | crate::BackendKind::Trace);
+    for device in devices().iter().filter(|device| on_host(device)) {
+        for quant in quantized() {
+            for &columns in columns_of(quant.into()) {
+                for (tokens, rows) in [(1, 33), (2, 7), (3, 17), (8, 16), (200, 33)] {
+                    Case::new(quant.into(), tokens, rows, columns).check(device, Form::Refined);
                 }
             }
         }
@@ -177,7 +205,7 @@ fn levels_agree_to_rounding() {
         MlxDevice::cpu_with(&options).unwrap()
     };
     for level in CpuLevel::ALL.into_iter().filter(|level| level.is_supported()) {
-        for &quant in QuantType::ALL {
+        for quant in quantized() {
             for tokens in [1, 2, 3, 4, 9, 32] {
                 let case = Case::new(quant.into(), tokens, 33, 512);
                 let plain: Vec<f64> =
@@ -196,7 +224,7 @@ fn levels_agree_to_rounding() {
 #[test]
 fn extreme_values_do_not_saturate() {
     for device in devices() {
-        for &quant in QuantType::ALL {
+        for quant in quantized() {
             for tokens in [1, 5] {
                 let mut case = Case::new(quant.into(), tokens, 17, 256);
                 case.input.fill(1.0);
@@ -227,7 +255,7 @@ fn extreme_values_do_not_saturate() {
 #[test]
 fn any_bits_agree_with_the_reference() {
     for device in devices() {
-        for &quant in QuantType::ALL {
+        for quant in quantized() {
             for tokens in [1, 4, 6] {
                 let mut case = Case::new(quant.into(), tokens, 19, 512);
                 let mut random = Random::new(77);

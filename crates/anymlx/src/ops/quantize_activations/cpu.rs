@@ -34,16 +34,31 @@ unsafe impl LaneKernel for QuantizeActivations {
 /// Quantises one row.
 #[inline(always)]
 pub(in crate::ops) fn quantize_row(input: &[f32], output: QuantizedRowMut<'_>) {
+    let mut output = output;
     let (groups, _) = input.as_chunks::<GROUP>();
-    let (quants, _) = output.quants.as_chunks_mut::<GROUP>();
-    let (sums, _) = output.sums.as_chunks_mut::<2>();
-    for (((values, quants), scale), sums) in groups.iter().zip(quants).zip(output.scales.iter_mut()).zip(sums) {
-        *scale = quantize_group(values, quants);
-        *sums = [sum(&quants[..SUM_GROUP]), sum(&quants[SUM_GROUP..])];
+    for (group, values) in groups.iter().enumerate() {
+        quantize_group_of(values, group, &mut output);
     }
-    output.scales[groups.len()..].fill(0.0);
-    output.sums[2 * groups.len()..].fill(0);
-    output.padding.fill(0);
+    clear_surplus(groups.len(), &mut output);
+}
+
+/// Quantises the values of one group of a row. Returns the scale.
+#[inline(always)]
+pub(super) fn quantize_group_of(values: &[f32; GROUP], group: usize, row: &mut QuantizedRowMut<'_>) -> f32 {
+    let quants = &mut row.quants.as_chunks_mut::<GROUP>().0[group];
+    let scale = quantize_group(values, quants);
+    row.scales[group] = scale;
+    row.sums[2 * group] = sum(&quants[..SUM_GROUP]);
+    row.sums[2 * group + 1] = sum(&quants[SUM_GROUP..]);
+    scale
+}
+
+/// Zeroes what follows the groups of a row.
+#[inline(always)]
+pub(super) fn clear_surplus(groups: usize, row: &mut QuantizedRowMut<'_>) {
+    row.scales[groups..].fill(0.0);
+    row.sums[2 * groups..].fill(0);
+    row.padding.fill(0);
 }
 
 /// Returns the scale: NaN when a value is not finite, so that it shows in every result.

@@ -2,6 +2,7 @@
 
 mod cpu;
 mod layout;
+mod refined;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ use crate::{CommandEncoder, DType, MlxBuffer, Result, read, write};
 
 pub use layout::quantized_activation_bytes;
 pub(in crate::ops) use layout::{ALIGNMENT, GROUP, QuantizedLayout, QuantizedRow, SUM_GROUP};
+pub use refined::quantize_activations_refined;
 
 const GPU: &str = gpu_text!("quantize_activations.gpu.cpp");
 
