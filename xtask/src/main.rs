@@ -1,6 +1,7 @@
 //! Development tasks: `cargo xtask test` is everything that has to hold before a change is merged, `cargo xtask lint` the part
 //! that needs no test to run.
 
+mod bench_peer;
 mod process;
 mod report;
 mod runner;
@@ -27,6 +28,10 @@ enum Task {
     Test(Selection),
     /// Formatting, lints, documentation
     Lint(Selection),
+    /// GPU kernels on the host: in several orders of threads, under AddressSanitizer and ThreadSanitizer
+    Sanitize(Selection),
+    /// Measures beside llama.cpp, in turn; builds it if need be
+    BenchPeer(bench_peer::Options),
 }
 
 #[derive(Debug, clap::Args)]
@@ -37,11 +42,21 @@ struct Selection {
 }
 
 fn main() -> ExitCode {
+    let workspace = Workspace::here();
     let (steps, selection) = match Arguments::parse().task {
         Task::Test(selection) => (steps::test(), selection),
         Task::Lint(selection) => (steps::lint(), selection),
+        Task::Sanitize(selection) => (steps::sanitize(), selection),
+        Task::BenchPeer(options) => {
+            return match bench_peer::run(&workspace, &options) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(message) => {
+                    eprintln!("error: {message}");
+                    ExitCode::FAILURE
+                }
+            };
+        }
     };
-    let workspace = Workspace::here();
     match runner::select(steps, &selection.only) {
         Ok(steps) => runner::run(&workspace, &steps),
         Err(message) => {

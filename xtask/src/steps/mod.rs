@@ -7,6 +7,7 @@ mod environment;
 mod fmt;
 mod loom;
 mod model;
+mod sanitize;
 mod tests;
 
 use crate::runner::Step;
@@ -22,8 +23,15 @@ pub fn lint() -> Vec<Step> {
 /// Everything.
 pub fn test() -> Vec<Step> {
     let mut steps = lint();
-    steps.extend([model::STEP, tests::STEP, loom::STEP]);
+    steps.extend([model::STEP, tests::STEP]);
+    steps.extend(sanitize());
+    steps.push(loom::STEP);
     steps
+}
+
+/// GPU kernels on the host, watched.
+pub fn sanitize() -> Vec<Step> {
+    vec![sanitize::ORDERS, sanitize::ADDRESS, sanitize::THREAD]
 }
 
 #[cfg(test)]
