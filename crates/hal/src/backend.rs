@@ -4,7 +4,8 @@
 //! The common layer ([`crate::Context`], [`crate::Recorder`], [`crate::Storage`]) validates every
 //! request, derives barriers, numbers submissions, tracks who uses which bytes and keeps every
 //! buffer of a submission alive until its [`Pending`] is done. A backend only moves bytes and runs
-//! kernels; it holds clones of the kernels and graphs that its unfinished work needs. It may assume:
+//! kernels; it holds clones of the kernels and graphs that its unfinished work needs. Kernels, graphs
+//! and encoders may be dropped after their device. It may assume:
 //!
 //! * sizes are non-zero, ranges lie inside their buffer, arithmetic does not overflow;
 //! * every buffer and kernel handed to an encoder belongs to this device, and every buffer outlives
@@ -277,7 +278,8 @@ pub trait Encoder: Debug + Send + 'static {
     /// The family.
     type B: Backend<Encoder = Self>;
 
-    /// Runs a kernel. `params` follows the buffers as one constant block.
+    /// Runs a kernel. `params` follows the buffers as one constant block. A launch whose half for
+    /// this backend is empty is refused.
     fn dispatch<'a>(
         &mut self,
         kernel: &<Self::B as Backend>::Kernel,

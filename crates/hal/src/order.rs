@@ -119,3 +119,91 @@ impl<P: Pending, W: Settle> Order<P, W> {
         lock(&self.state).unfinished.back().map(|newest| Arc::clone(&newest.pending))
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::Mutex as StdMutex;
+
+    use super::*;
+
+    /// Work that ends as the test says.
+    #[derive(Debug, Clone, Default)]
+    struct Manual(Arc<StdMutex<Option<Result<Timing>>>>);
+
+    impl Manual {
+        fn end(&self, outcome: Result<Timing>) {
+            *self.0.lock().expect("no test panics here") = Some(outcome);
+        }
+    }
+
+    impl Pending for Manual {
+        fn poll(&self) -> Option<Result<Timing>> {
+            self.0.lock().expect("no test panics here").clone()
+        }
+
+        fn wait(&self) -> Result<Timing> {
+            self.poll().expect("tests wait only for what has ended")
+        }
+    }
+
+    /// Notes which work was settled, and how.
+    #[derive(Debug, Clone)]
+    struct Note(u64, Arc<StdMutex<Vec<(u64, bool)>>>);
+
+    impl Settle for Note {
+        fn settle(&self, outcome: Result<Timing>) {
+            self.1.lock().expect("no test panics here").push((self.0, outcome.is_ok()));
+        }
+    }
+
+    type Notes = Arc<StdMutex<Vec<(u64, bool)>>>;
+
+    fn submit(order: &Order<Manual, Note>, notes: &Notes) -> Result<(u64, Manual)> {
+        let (id, pending) = order.submit(&mut |id| Ok((Manual::default(), Note(id, Arc::clone(notes)))))?;
+        Ok((id, (*pending).clone()))
+    }
+
+    fn settled(notes: &Notes) -> Vec<(u64, bool)> {
+        notes.lock().expect("no test panics here").clone()
+    }
+
+    #[test]
+    fn settles_in_order_and_only_once() {
+        let (order, notes) = (Order::default(), Notes::default());
+        let [first, second, third] = [1, 2, 3].map(|number| {
+            let (id, pending) = submit(&order, &notes).expect("submits");
+            assert_eq!(id, number);
+            pending
+        });
+        second.end(Ok(Timing::default()));
+        assert_eq!((order.completed(), settled(&notes)), (0, vec![]), "the first has not ended");
+        let failure = HalError::SubmissionFailed { label: "first".into(), message: "as asked".into() };
+        first.end(Err(failure));
+        assert_eq!((order.completed(), settled(&notes)), (2, vec![(1, false), (2, true)]));
+        order.reap();
+        third.end(Ok(Timing::default()));
+        order.drain();
+        assert_eq!((order.completed(), settled(&notes)), (3, vec![(1, false), (2, true), (3, true)]));
+    }
+
+    #[test]
+    fn refused_work_has_no_number() {
+        let (order, notes) = (Order::default(), Notes::default());
+        let refused = order.submit(&mut |_| Err(HalError::ReadOnly { operation: "test" }));
+        assert!(matches!(refused, Err(HalError::ReadOnly { .. })));
+        assert_eq!(submit(&order, &notes).expect("submits").0, 1);
+    }
+
+    #[test]
+    fn a_lost_device_takes_no_more_work() {
+        let (order, notes) = (Order::default(), Notes::default());
+        let (_, first) = submit(&order, &notes).expect("submits");
+        let (_, second) = submit(&order, &notes).expect("the loss is not known yet");
+        first.end(Err(HalError::DeviceLost { message: "unplugged".into() }));
+        let late = submit(&order, &notes);
+        assert!(matches!(&late, Err(HalError::DeviceLost { message }) if message == "unplugged"), "{late:?}");
+        second.end(Err(HalError::DeviceLost { message: "unplugged".into() }));
+        order.drain();
+        assert_eq!((order.completed(), settled(&notes)), (2, vec![(1, false), (2, false)]));
+    }
+}
