@@ -1,6 +1,9 @@
 //! Handles: foreign memory, views, shapes, lengths.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    io::Write,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use anymlx::{DType, MlxBuffer, RawBuffer, StorageMode, read, write};
 
@@ -139,6 +142,27 @@ pub fn reshaping_keeps_the_element_count(subject: &Subject) {
     for shape in [vec![231], vec![1, 231, 1], vec![11, 3, 7], vec![]] {
         assert_eq!(buffer.with_shape(shape).unwrap().element_count(), 231);
     }
+}
+
+pub fn mapped_files_are_seen_as_tensors(subject: &Subject) {
+    let device = &subject.device;
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let numbers: Vec<u32> = (0..100).collect();
+    file.write_all(bytemuck::cast_slice(&numbers)).unwrap();
+    let mapped = device.map_file(file.path()).unwrap();
+    let tensor = mapped.view_as(40, 24, DType::U32, [2, 3]).unwrap();
+    assert_eq!((tensor.dtype(), tensor.shape(), tensor.byte_offset()), (DType::U32, &[2, 3][..], 40));
+    assert_eq!(tensor.as_slice::<u32>().unwrap(), &numbers[10..16]);
+    assert!(tensor.is_read_only() && tensor.shares_storage_with(&mapped));
+    let inner = tensor.view_as(4, 8, DType::U16, [4]).unwrap();
+    assert_eq!((inner.byte_offset(), inner.data_byte_len(), inner.element_count()), (44, 8, 4));
+    for (byte_offset, byte_len) in [(0, 401), (397, 4), (u64::MAX, 4), (400, 1)] {
+        assert_error(mapped.view_as(byte_offset, byte_len, DType::U8, []), invalid, &["view_as", "400 bytes"]);
+    }
+    assert_error(tensor.view_as(0, 28, DType::U8, []), invalid, &["view_as", "24 bytes"]);
+    assert_error(mapped.view_as(0, 24, DType::U32, [7]), invalid, &["view_as", "[7]", "28"]);
+    assert_error(mapped.view_as(0, 0, DType::U32, [0]), invalid, &["view_as", "0 bytes"]);
+    assert_eq!(device.residency_stats().adds, 1, "weights join, their views do not");
 }
 
 pub fn element_counts(subject: &Subject) {

@@ -260,6 +260,26 @@ fn bytes_move_only_when_one_side_is_newer() {
 }
 
 #[test]
+fn bytes_under_a_write_guard_are_not_sent() {
+    let (device, log) = open(TraceOptions { unified: false, ..TraceOptions::default() });
+    let buffer = u32s(&device, &[1; 8]);
+    let mut guard = buffer.slice_view(0, 4).write::<u32>().unwrap();
+    log.take();
+    let mut encoder = device.command_encoder().unwrap();
+    encoder.fill_bytes(&buffer.slice_view(16, 2), 0).unwrap();
+    encoder.commit_and_wait().unwrap();
+    let handed_over = "submit \"commands\"\nwait \"commands\"";
+    assert_log(&log, &format!("encode\nfill b1[16..24] 0\nresident commit\nupload b1[16..32]\n{handed_over}"));
+    guard[3] = 2;
+    drop(guard);
+    let mut encoder = device.command_encoder().unwrap();
+    encoder.copy_bytes(&buffer.slice_view(12, 1), &buffer.slice_view(16, 1)).unwrap();
+    encoder.commit_and_wait().unwrap();
+    assert_log(&log, &format!("encode\ncopy b1[12..16] b1[16..20]\nupload b1[0..16]\n{handed_over}"));
+    assert_eq!(values(&buffer), [1, 1, 1, 2, 2, 0, 1, 1]);
+}
+
+#[test]
 fn a_thousand_steps_leave_nothing_behind() {
     for unified in [true, false] {
         let (device, log) = open(TraceOptions { unified, ..TraceOptions::default() });
