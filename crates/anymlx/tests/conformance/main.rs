@@ -20,21 +20,16 @@ mod threads;
 mod types;
 
 macro_rules! tests {
-    ($device:ident; $($module:ident: [$($test:ident),* $(,)?] host [$($host_test:ident),* $(,)?];)*) => {
+    ($device:ident; $($module:ident: [$($test:ident),* $(,)?];)*) => {
         $(mod $module {
             $(#[test]
             fn $test() {
-                crate::subject::with(crate::subject::$device, crate::subject::Needs::Nothing, crate::$module::$test);
-            })*
-            $(#[test]
-            fn $host_test() {
-                crate::subject::with(crate::subject::$device, crate::subject::Needs::HostKernels, crate::$module::$host_test);
+                crate::$module::$test(&crate::subject::$device());
             })*
         })*
     };
 }
 
-/// The tests of one device; those under `host` bring kernels that are Rust functions.
 macro_rules! conformance {
     ($device:ident) => {
         mod $device {
@@ -50,12 +45,13 @@ macro_rules! conformance {
                     files_are_mapped_read_only,
                     files_that_cannot_be_mapped_are_named,
                     private_storage_moves_bytes_only_explicitly,
-                ] host [];
+                ];
                 buffers: [
                     foreign_memory_is_used_in_place,
                     foreign_memory_needs_a_place_and_a_size,
                     views_add_their_offsets,
                     views_outside_the_parent_panic_or_err,
+                    kernels_see_only_the_view,
                     views_may_start_anywhere_but_kernels_need_alignment,
                     reshaped_handles_alias,
                     reshaping_keeps_the_element_count,
@@ -63,32 +59,28 @@ macro_rules! conformance {
                     element_counts,
                     lengths_and_offsets,
                     the_base_pointer_is_the_allocation,
-                ] host [
-                    kernels_see_only_the_view,
                 ];
                 encoder: [
+                    nothing_runs_before_commit,
+                    a_dropped_encoder_abandons_its_commands,
                     encoding_after_commit_is_an_error,
                     a_failed_commit_abandons_the_commands,
                     commands_see_what_earlier_ones_wrote,
+                    a_written_buffer_is_bound_once,
                     copies_and_fills,
                     groups_are_balanced,
                     labels_and_numbers_identify_submissions,
                     objects_of_another_device_are_refused,
-                ] host [
-                    nothing_runs_before_commit,
-                    a_dropped_encoder_abandons_its_commands,
-                    a_written_buffer_is_bound_once,
                     launches_without_work_do_nothing,
                     submissions_in_flight_are_bounded,
                     timing_covers_the_work,
                 ];
                 failure: [
                     an_injected_failure_surfaces_at_wait_with_the_label,
+                    failing_and_panicking_kernels_fail_their_submission,
                     poisoned_bytes_are_refused_until_written,
                     writing_heals_exactly_what_was_written,
                     a_refused_guard_heals_nothing,
-                ] host [
-                    failing_and_panicking_kernels_fail_their_submission,
                     queued_work_that_depends_on_a_failure_fails_too,
                     work_that_overwrites_a_failure_heals_it,
                     a_failing_replay_can_be_repeated,
@@ -100,29 +92,26 @@ macro_rules! conformance {
                     a_graph_keeps_its_buffers,
                     a_guard_refuses_a_replay_and_the_graph_stays_usable,
                     replays_run_in_order_with_other_work,
-                ] host [
                     a_graph_may_be_dropped_in_flight,
                 ];
                 guards: [
                     guards_exclude_each_other_by_range,
                     a_guard_refuses_conflicting_submissions,
+                    submissions_refuse_guards,
                     a_guard_outlives_its_buffer,
                     what_a_guard_writes_reaches_the_device,
                     a_submission_beside_a_guard_loses_nothing,
                     host_and_device_writes_to_parts_are_merged,
-                ] host [
-                    submissions_refuse_guards,
                     empty_views_conflict_with_nothing,
                 ];
                 host_access: [
                     slices_are_exactly_the_logical_bytes,
                     slices_need_a_fitting_type,
-                    bytes_move_in_and_out,
-                ] host [
                     slices_are_refused_in_flight,
+                    bytes_move_in_and_out,
                     moves_are_refused_in_flight_and_while_held,
                 ];
-                lifetime: [] host [
+                lifetime: [
                     an_owner_is_dropped_once_after_the_last_use,
                     storage_dropped_in_flight_is_freed_afterwards,
                     a_kernel_may_hold_the_last_handle_of_its_device,
@@ -132,6 +121,7 @@ macro_rules! conformance {
                 pool: [
                     blocks_are_reused_by_size_class,
                     handles_have_the_length_asked_for,
+                    memory_in_flight_is_not_handed_out,
                     live_handles_prevent_release_and_reset,
                     recorded_commands_and_graphs_prevent_release,
                     reset_takes_everything_back,
@@ -139,31 +129,26 @@ macro_rules! conformance {
                     trim_and_clear,
                     batches_are_all_or_nothing,
                     a_pool_serves_one_device,
-                ] host [
-                    memory_in_flight_is_not_handed_out,
                     scratch_comes_back_by_itself,
                     a_reused_block_forgets_failures,
                 ];
                 registry: [
-                    a_missing_implementation_is_a_compile_error,
-                ] host [
                     unknown_names_get_the_nearest,
                     names_are_unique,
+                    a_missing_implementation_is_a_compile_error,
                     kernels_are_shared_between_threads,
                 ];
                 residency: [
                     a_batch_costs_one_commit,
                     the_last_handle_removes_once,
+                    a_buffer_dropped_in_flight_leaves_when_the_work_is_done,
                     replays_commit_what_is_staged,
                     scratch_and_foreign_memory_never_join,
                     registering_is_idempotent,
-                ] host [
-                    a_buffer_dropped_in_flight_leaves_when_the_work_is_done,
                 ];
                 threads: [
-                    guards_and_submissions_of_many_threads_exclude_each_other,
-                ] host [
                     many_threads_share_a_device,
+                    guards_and_submissions_of_many_threads_exclude_each_other,
                 ];
             }
         }

@@ -6,29 +6,11 @@ use anymlx::{CpuDeviceOptions, MlxDevice, TraceOptions};
 pub struct Subject {
     pub device: MlxDevice,
     open: fn(Option<u64>) -> MlxDevice,
-    needs_met: Needs,
-}
-
-/// What a test needs of its device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Needs {
-    Nothing,
-    /// Kernels that are Rust functions of the test.
-    HostKernels,
-}
-
-/// Runs a test, or says why not.
-pub fn with(subject: fn() -> Result<Subject, String>, needs: Needs, test: fn(&Subject)) {
-    match subject() {
-        Err(reason) => eprintln!("skipped: {reason}"),
-        Ok(subject) if needs > subject.needs_met => eprintln!("skipped: {:?} has no {needs:?}", subject.device),
-        Ok(subject) => test(&subject),
-    }
 }
 
 impl Subject {
-    fn on_host(open: fn(Option<u64>) -> MlxDevice) -> Result<Self, String> {
-        Ok(Self { device: open(None), open, needs_met: Needs::HostKernels })
+    fn new(open: fn(Option<u64>) -> MlxDevice) -> Self {
+        Self { device: open(None), open }
     }
 
     /// Another device of the same kind.
@@ -58,20 +40,20 @@ fn trace(unified: bool, memory_limit: Option<u64>) -> MlxDevice {
     MlxDevice::trace(&options).expect("the recording backend opens")
 }
 
-pub fn cpu_one_thread() -> Result<Subject, String> {
-    Subject::on_host(|limit| cpu(1, limit))
+pub fn cpu_one_thread() -> Subject {
+    Subject::new(|limit| cpu(1, limit))
 }
 
-pub fn cpu_threads() -> Result<Subject, String> {
-    Subject::on_host(|limit| cpu(3, limit))
+pub fn cpu_threads() -> Subject {
+    Subject::new(|limit| cpu(3, limit))
 }
 
 /// Host and device share memory, as on Apple's GPUs.
-pub fn trace_unified() -> Result<Subject, String> {
-    Subject::on_host(|limit| trace(true, limit))
+pub fn trace_unified() -> Subject {
+    Subject::new(|limit| trace(true, limit))
 }
 
 /// Host and device have memory of their own, as with NVIDIA's GPUs.
-pub fn trace_apart() -> Result<Subject, String> {
-    Subject::on_host(|limit| trace(false, limit))
+pub fn trace_apart() -> Subject {
+    Subject::new(|limit| trace(false, limit))
 }
