@@ -93,7 +93,7 @@ fn hyper_parameters_that_make_no_sense_are_refused() {
         ("gemma3.block_count", Value::U64(1 << 63), "block_count"),
         ("gemma3.attention.head_count", Value::U32(0), "head_count"),
         ("gemma3.attention.head_count_kv", Value::U32(3), "4 heads cannot share 3 key-value heads"),
-        ("gemma3.attention.key_length", Value::U64(u64::MAX), "key_length"),
+        ("gemma3.attention.key_length", Value::U64(u64::MAX), "keys of 18446744073709551615"),
         ("gemma3.attention.value_length", Value::U32(16), "keys of 32 and values of 16"),
         ("gemma3.rope.dimension_count", Value::U32(31), "31 rotary dimensions"),
         ("gemma3.attention.layer_norm_rms_epsilon", Value::F32(f32::NAN), "layer_norm_rms_epsilon is NaN"),

@@ -111,6 +111,10 @@ impl<'a> Prepared<'a> {
         for (name, weight) in weights {
             check_encoding(check, name, weight)?;
             check.that(
+                can_multiply(weight.encoding()),
+                format_args!("{name} is {}, for which there is no kernel", weight.encoding()),
+            )?;
+            check.that(
                 (weight.rows(), weight.columns()) == (first.rows(), first.columns()),
                 format_args!(
                     "{name} is [{}, {}], {first_name} is [{}, {}]",
@@ -184,8 +188,12 @@ impl<'a> Prepared<'a> {
 
 /// The number of the weight's encoding, when it is one that kernels read.
 pub(in crate::ops) fn check_encoding(check: Check, name: &str, weight: &Weight) -> Result<u32> {
-    let number = weight.encoding().ggml_id().filter(|_| can_multiply(weight.encoding()));
+    let supported = match weight.encoding() {
+        TensorType::Dense(dtype) => matches!(dtype, DType::F32 | DType::F16 | DType::BF16),
+        TensorType::Quantized(_) => true,
+    };
+    let number = weight.encoding().ggml_id().filter(|_| supported);
     number.ok_or_else(|| {
-        check.error(format_args!("{name} is {}, for which there is no kernel; see `can_multiply`", weight.encoding()))
+        check.error(format_args!("{name} is {}, needed f32, f16, bf16 or a quantised type", weight.encoding()))
     })
 }
