@@ -28,14 +28,14 @@ pub struct Buffer {
 
 impl Buffer {
     /// Zero-filled memory of the device.
-    pub(super) fn allocate(shared: &Arc<Shared>, byte_len: u64, limit: u64) -> Result<Self> {
+    pub(super) fn allocate(shared: &Arc<Shared>, byte_len: u64) -> Result<Self> {
         shared.check_alive()?;
         let refused = |reason| shared.out_of_memory(byte_len, reason);
         let Ok(size) = usize::try_from(byte_len) else { return Err(refused("larger than the address space".into())) };
         let current = shared.enter()?;
-        let sum = |in_use: u64| in_use.checked_add(byte_len).filter(|total| *total <= limit);
+        let sum = |in_use: u64| in_use.checked_add(byte_len).filter(|total| *total <= shared.memory_limit);
         if shared.in_use.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum).is_err() {
-            return Err(refused(format!("over the limit of {limit} bytes for this device")));
+            return Err(refused("over the device's limit".into()));
         }
         let mut address = 0;
         // SAFETY: stores the address of the new memory.

@@ -21,6 +21,9 @@ use super::{
 };
 use crate::{HalError, Result, order::MAX_IN_FLIGHT};
 
+/// What helps after a fatal failure.
+const RUINED: &str = "drop all handles of CUDA devices before opening one anew, or restart the program";
+
 /// Events kept for reuse: two for each submission that may be unfinished, and some.
 const MAX_SPARE_EVENTS: usize = 4 * MAX_IN_FLIGHT;
 
@@ -95,6 +98,8 @@ pub(super) struct Shared {
     stream: sys::CUstream,
     pub(super) board: Board,
     pub(super) in_use: AtomicU64,
+    /// Bytes that may be allocated in all.
+    pub(super) memory_limit: u64,
     lost: OnceLock<String>,
     spare_events: Mutex<Vec<Event>>,
     pub(super) queue: Mutex<Queue>,
@@ -131,8 +136,11 @@ impl Drop for Current<'_> {
 }
 
 impl Shared {
-    pub(super) fn open(properties: Properties, kind: CudaContext) -> Result<Arc<Self>> {
-        let absent = |error: DriverError| super::driver::not_found(format!("cuda:{}: {error}", properties.index));
+    pub(super) fn open(properties: Properties, kind: CudaContext, memory_limit: u64) -> Result<Arc<Self>> {
+        let absent = |error: DriverError| match error.is_fatal() {
+            true => super::driver::not_found(format!("{error}; {RUINED}")),
+            false => super::driver::not_found(error.to_string()),
+        };
         let mut context = std::ptr::null_mut();
         // SAFETY: the device exists; the calls store the new context.
         unsafe {
@@ -158,6 +166,7 @@ impl Shared {
             stream,
             board,
             in_use: AtomicU64::new(0),
+            memory_limit,
             lost: OnceLock::new(),
             spare_events: Mutex::default(),
             queue: Mutex::default(),
@@ -229,12 +238,8 @@ impl Shared {
 
     pub(super) fn lose(&self, message: String) {
         self.lost.get_or_init(|| {
-            let hint = match self.kind {
-                CudaContext::Own => "open the device anew",
-                CudaContext::Primary => "restart the program",
-            };
             tracing::error!(device = self.properties.index, message, "the CUDA device is lost");
-            format!("cuda:{}: {message}; {hint}", self.properties.index)
+            format!("cuda:{}: {message}; {RUINED}", self.properties.index)
         });
     }
 
@@ -252,7 +257,7 @@ impl Shared {
 
     pub(super) fn out_of_memory(&self, asked: u64, reason: String) -> HalError {
         let in_use = self.in_use.load(Ordering::Relaxed);
-        HalError::OutOfMemory { asked, in_use, limit: self.properties.memory_total, reason }
+        HalError::OutOfMemory { asked, in_use, limit: self.memory_limit, reason }
     }
 
     /// Free and total bytes of the device. The context is current.

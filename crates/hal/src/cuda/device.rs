@@ -9,7 +9,7 @@ use std::{
 use cudarc::driver::sys;
 
 use super::{
-    Buffer, Compiler, Cuda, Encoder, Graph, Kernel, Pending,
+    Buffer, Compiler, Cuda, Encoder, Graph, GraphEdges, Kernel, Pending,
     context::Shared,
     driver::{Properties, driver, not_found},
     kernel::Kernels,
@@ -26,7 +26,7 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum CudaContext {
-    /// One of its own: a failure that ruins it leaves others alone, and the GPU can be opened anew.
+    /// One of its own, which goes with the device.
     #[default]
     Own,
     /// The one that the CUDA runtime and most libraries use: their memory can be imported.
@@ -46,6 +46,8 @@ pub struct CudaOptions {
     pub memory_limit: Option<u64>,
     /// The driver's context.
     pub context: CudaContext,
+    /// Which commands of a graph wait for which.
+    pub graph_edges: GraphEdges,
 }
 
 /// An NVIDIA GPU.
@@ -53,7 +55,7 @@ pub struct CudaOptions {
 pub struct Device {
     shared: Arc<Shared>,
     kernels: Kernels,
-    memory_limit: u64,
+    graph_edges: GraphEdges,
     injected: Mutex<Option<String>>,
     features: Vec<String>,
 }
@@ -72,21 +74,21 @@ impl Device {
         let (major, minor) = compiler.version();
         let target = compiler.target(properties.architecture()).ok_or_else(|| {
             not_found(format!(
-                "cuda:{}: NVRTC {major}.{minor} compiles for sm_{} and later, the GPU is sm_{}",
-                options.index,
+                "NVRTC {major}.{minor} compiles for sm_{} and later, GPU {} is sm_{}",
                 compiler.architectures().first().copied().unwrap_or_default(),
+                options.index,
                 properties.architecture()
             ))
         })?;
         let mut features = properties.info().features;
         features.push(format!("NVRTC {major}.{minor}"));
         let memory_limit = options.memory_limit.unwrap_or(properties.memory_total);
-        let shared = Shared::open(properties, options.context)?;
+        let shared = Shared::open(properties, options.context, memory_limit)?;
         let kernels = Kernels::new(compiler, target, options.cache_folder.clone());
-        Ok(Self { shared, kernels, memory_limit, injected: Mutex::default(), features })
+        Ok(Self { shared, kernels, graph_edges: options.graph_edges, injected: Mutex::default(), features })
     }
 
-    /// Why the device can do no more work, once it cannot. Opening the GPU anew may help.
+    /// Why the device can do no more work, once it cannot.
     pub fn lost(&self) -> Option<&str> {
         self.shared.lost()
     }
@@ -196,14 +198,14 @@ impl DeviceTrait for Device {
         DeviceInfo {
             memory_free: free.map_or(0, |(free, _)| free),
             memory_in_use: self.shared.in_use.load(Ordering::Relaxed),
-            max_buffer_bytes: known.max_buffer_bytes.min(self.memory_limit),
+            max_buffer_bytes: known.max_buffer_bytes.min(self.shared.memory_limit),
             features: self.features.clone(),
             ..known
         }
     }
 
     fn allocate(&self, byte_len: u64, _mode: StorageMode) -> Result<Buffer> {
-        Buffer::allocate(&self.shared, byte_len, self.memory_limit)
+        Buffer::allocate(&self.shared, byte_len)
     }
 
     fn map_file(&self, file: &File, offset: u64, byte_len: u64) -> Result<Buffer> {
@@ -221,7 +223,7 @@ impl DeviceTrait for Device {
         if let Err(error) = pages.advise(memmap2::Advice::Sequential) {
             tracing::debug!(%error, "the system takes no advice on a mapping");
         }
-        let buffer = Buffer::allocate(&self.shared, byte_len, self.memory_limit)?;
+        let buffer = Buffer::allocate(&self.shared, byte_len)?;
         staging::upload(&self.shared, buffer.address(), &pages)?;
         Ok(buffer.into_read_only())
     }
@@ -249,7 +251,7 @@ impl DeviceTrait for Device {
     }
 
     fn instantiate(&self, encoder: Encoder, label: &str) -> Result<Graph> {
-        Graph::new(&self.shared, &encoder, label)
+        Graph::new(&self.shared, &encoder, self.graph_edges, label)
     }
 
     fn replay(&self, graph: &Arc<Graph>) -> Result<Pending> {

@@ -148,11 +148,9 @@ impl Properties {
         let count = count()?;
         let ordinal = c_int::try_from(index).ok().filter(|_| index < count);
         let Some(ordinal) = ordinal else {
-            return Err(not_found(format!(
-                "cuda:{index} asked for, this machine has {count} devices, numbered from 0"
-            )));
+            return Err(not_found(format!("GPU {index} asked for, this machine has {count}, numbered from 0")));
         };
-        let absent = |error: DriverError| not_found(format!("cuda:{index}: {error}"));
+        let absent = |error: DriverError| not_found(format!("GPU {index}: {error}"));
         let mut handle = 0;
         let mut name = [0 as c_char; 256];
         let mut memory_total = 0;

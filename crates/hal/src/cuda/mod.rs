@@ -5,8 +5,9 @@
 //! * A submission is bracketed by two events, for waiting and timing. After its last command the
 //!   stream writes its number into host memory ([`context`]): when the context fails, the first
 //!   submission that has no number there is the one that failed, and later ones report a lost
-//!   device. The context stays unusable; opening the GPU again makes a new one.
-//! * A graph is built node by node, with edges only where barriers are.
+//!   device. Such a failure (an illegal address, say) ruins every context of the process; the process
+//!   goes on. `FAULT` in a kernel's text fails its submission alone.
+//! * A graph is built node by node, as one chain unless asked otherwise ([`GraphEdges`]).
 //! * Kernels are compiled for the exact chip when first used; machine code is kept on disk.
 //! * Memory is allocated from the driver as asked for and freed at once. Freeing waits for the whole
 //!   device, so whatever churns belongs into a pool.
@@ -29,7 +30,7 @@ pub use compiler::{Compiled, Compiler, Target};
 pub use device::{CudaContext, CudaOptions, Device};
 pub use driver::list;
 pub use encoder::Encoder;
-pub use graph::Graph;
+pub use graph::{Graph, GraphEdges};
 pub use kernel::Kernel;
 pub use pending::Pending;
 

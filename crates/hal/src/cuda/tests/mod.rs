@@ -131,7 +131,7 @@ pub(super) fn failure(outcome: Result<Timing>) -> HalError {
 fn an_absent_gpu_is_named_with_the_reason() {
     let error = Device::open(&CudaOptions { index: 1000, ..CudaOptions::default() }).expect_err("no such GPU");
     let HalError::DeviceNotFound { backend: "cuda", reason } = error else { panic!("{error}") };
-    let known = ["libcuda", "cuInit", "cuda:1000", "driver supports"];
+    let known = ["libcuda", "cuInit", "GPU 1000", "driver supports"];
     assert!(known.iter().any(|text| reason.contains(text)), "{reason}");
 }
 

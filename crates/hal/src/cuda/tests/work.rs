@@ -6,7 +6,7 @@ use super::{Args, bound, device, floats, kernel, launch, open, read, record};
 use crate::{
     Access, HalError,
     backend::{Bound, Buffer as _, Device as _, Encoder as _, KernelSource, Pending as _, StorageMode},
-    cuda::CudaOptions,
+    cuda::{CudaOptions, GraphEdges},
 };
 
 fn compile_error(text: &str, name: &str) -> Option<String> {
@@ -117,7 +117,12 @@ fn copies_and_fills_run_with_kernels_submitted_and_replayed() {
 
 #[test]
 fn graphs_run_as_often_as_asked_and_keep_their_kernels() {
-    let Some(device) = device() else { return };
+    graphs_run(GraphEdges::Chain);
+    graphs_run(GraphEdges::Barriers);
+}
+
+fn graphs_run(graph_edges: GraphEdges) {
+    let Some(device) = open(&CudaOptions { graph_edges, ..CudaOptions::default() }) else { return };
     let (x, y) = (floats(&device, &[0.0; 100]), floats(&device, &[0.0; 100]));
     let graph = {
         let (add, scaled) = (kernel(&device, "add_amount"), kernel(&device, "scaled"));
@@ -146,15 +151,12 @@ fn graphs_run_as_often_as_asked_and_keep_their_kernels() {
 /// Prints what a replay of a graph costs the host, for a chain and for pairs that may overlap.
 #[test]
 fn replays_are_cheap_for_the_host() {
-    let Some(device) = device() else { return };
-    let (add, x, y) = (kernel(&device, "add_amount"), floats(&device, &[0.0; 100]), floats(&device, &[0.0; 100]));
-    for (name, pairs) in [("chain", false), ("pairs", true)] {
+    for (name, graph_edges) in [("chain", GraphEdges::Chain), ("pairs", GraphEdges::Barriers)] {
+        let Some(device) = open(&CudaOptions { graph_edges, ..CudaOptions::default() }) else { return };
+        let (add, x, y) = (kernel(&device, "add_amount"), floats(&device, &[0.0; 100]), floats(&device, &[0.0; 100]));
         let mut encoder = device.encoder().expect("encoder");
         for _ in 0..100 {
             record(&mut encoder, &add, &[&x], Args { amount: 1.0, count: 100 }).expect("records");
-            if !pairs {
-                encoder.barrier();
-            }
             record(&mut encoder, &add, &[&y], Args { amount: 1.0, count: 100 }).expect("records");
             encoder.barrier();
         }
