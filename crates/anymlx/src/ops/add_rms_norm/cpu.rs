@@ -25,7 +25,7 @@ unsafe impl LaneKernel for AddRmsNorm {
             let residual = unsafe { invocation.output::<f32>(0, elements.clone()) };
             // SAFETY: as above.
             let output = unsafe { invocation.output::<f32>(3, elements.clone()) };
-            zip_in_place(residual, &update[elements], |residual: L, update| residual.add(update));
+            zip_in_place!(L, residual, &update[elements], |residual, update| residual.add(update));
             rms_norm::cpu::normalize::<L>(residual, weight, output, block.epsilon, block.weight_offset);
         }
         Ok(())

@@ -31,7 +31,7 @@ pub(super) fn plan(problem: Problem) -> Plan {
     let group = heads / kv_heads;
     let rows = tokens.saturating_mul(group);
     if rows <= FEW_ROWS || tokens == 1 {
-        let slices = group.div_ceil(SLICE_HEADS);
+        let slices = slices_of(group);
         // Enough items for a dozen threads or two, few enough that their sums are quickly joined.
         let parts = (32 / (tokens * kv_heads * slices).max(1)).clamp(1, 8);
         return Plan::Spans { slices, parts };
@@ -40,9 +40,17 @@ pub(super) fn plan(problem: Problem) -> Plan {
     Plan::Tiles { rows: [TILE_ROWS, 32].into_iter().find(enough).unwrap_or(16) }
 }
 
-/// The heads of slice `slice` within their group: slices differ by at most one head.
-pub(super) fn slice_heads(group: usize, slices: usize, slice: usize) -> std::ops::Range<usize> {
-    slice * group / slices..(slice + 1) * group / slices
+/// Slices of a group: as many of [`SLICE_HEADS`] as fit, then one of 2 and one of 1 heads where needed.
+fn slices_of(group: usize) -> usize {
+    group / SLICE_HEADS + (group % SLICE_HEADS).count_ones() as usize
+}
+
+/// The heads of slice `slice` within their group: 1, 2 or 4.
+pub(super) fn slice_heads(group: usize, slice: usize) -> std::ops::Range<usize> {
+    let full = group / SLICE_HEADS;
+    let start = if slice <= full { slice * SLICE_HEADS } else { full * SLICE_HEADS + 2 };
+    let left = group - start;
+    start..start + if left >= SLICE_HEADS { SLICE_HEADS } else { left.min(2) }
 }
 
 #[cfg(test)]
@@ -54,7 +62,7 @@ mod tests {
         let plan_of = |tokens, heads, kv_heads| plan(Problem { tokens, heads, kv_heads });
         assert_eq!(plan_of(1, 4, 1), Plan::Spans { slices: 1, parts: 8 });
         assert_eq!(plan_of(1, 32, 8), Plan::Spans { slices: 1, parts: 4 });
-        assert_eq!(plan_of(1, 14, 2), Plan::Spans { slices: 2, parts: 8 });
+        assert_eq!(plan_of(1, 14, 2), Plan::Spans { slices: 3, parts: 5 });
         assert_eq!(plan_of(1, 64, 64), Plan::Spans { slices: 1, parts: 1 });
         assert_eq!(plan_of(8, 1, 1), Plan::Spans { slices: 1, parts: 4 });
         assert_eq!(plan_of(1, 128, 1), Plan::Spans { slices: 32, parts: 1 });
@@ -71,11 +79,11 @@ mod tests {
 
     #[test]
     fn slices_cover_their_group() {
-        for group in 1..40_usize {
-            let slices = group.div_ceil(SLICE_HEADS);
-            let covered: Vec<usize> = (0..slices).flat_map(|slice| slice_heads(group, slices, slice)).collect();
+        for group in 1..40 {
+            let slices = slices_of(group);
+            let covered: Vec<usize> = (0..slices).flat_map(|slice| slice_heads(group, slice)).collect();
             assert_eq!(covered, (0..group).collect::<Vec<_>>());
-            assert!((0..slices).all(|slice| (1..=SLICE_HEADS).contains(&slice_heads(group, slices, slice).len())));
+            assert!((0..slices).all(|slice| [1, 2, 4].contains(&slice_heads(group, slice).len())));
         }
     }
 }

@@ -25,7 +25,7 @@ unsafe impl LaneKernel for Add {
         let right = &invocation.input::<f32>(1)[items.clone()];
         // SAFETY: the elements of these items.
         let output = unsafe { invocation.output::<f32>(2, items) };
-        zip(left, right, output, |left: L, right| left.add(right));
+        zip!(L, left, right, output, |left, right| left.add(right));
         Ok(())
     }
 }
@@ -38,7 +38,7 @@ unsafe impl LaneKernel for AddInPlace {
         let update = &invocation.input::<f32>(1)[items.clone()];
         // SAFETY: the elements of these items.
         let target = unsafe { invocation.output::<f32>(0, items) };
-        zip_in_place(target, update, |target: L, update| target.add(update));
+        zip_in_place!(L, target, update, |target, update| target.add(update));
         Ok(())
     }
 }
@@ -51,7 +51,7 @@ unsafe impl LaneKernel for AddBias {
         for row in invocation.items() {
             // SAFETY: the elements of this item.
             let values = unsafe { invocation.output::<f32>(0, row * bias.len()..(row + 1) * bias.len()) };
-            zip_in_place(values, bias, |value: L, bias| value.add(bias));
+            zip_in_place!(L, values, bias, |value, bias| value.add(bias));
         }
         Ok(())
     }
@@ -66,7 +66,7 @@ unsafe impl LaneKernel for Multiply {
         let right = &invocation.input::<f32>(1)[items.clone()];
         // SAFETY: the elements of these items.
         let output = unsafe { invocation.output::<f32>(2, items) };
-        zip(left, right, output, |left: L, right| left.mul(right));
+        zip!(L, left, right, output, |left, right| left.mul(right));
         Ok(())
     }
 }
@@ -78,7 +78,7 @@ unsafe impl LaneKernel for Scale {
         let factor = L::splat(invocation.params::<FactorBlock>().factor);
         // SAFETY: the elements of these items.
         let values = unsafe { invocation.output::<f32>(0, invocation.items()) };
-        map_in_place(values, |value: L| value.mul(factor));
+        map_in_place!(L, values, |value| value.mul(factor));
         Ok(())
     }
 }
@@ -90,7 +90,7 @@ unsafe impl LaneKernel for Softcap {
         let cap = L::splat(invocation.params::<FactorBlock>().factor);
         // SAFETY: the elements of these items.
         let values = unsafe { invocation.output::<f32>(0, invocation.items()) };
-        map_in_place(values, |value: L| math::tanh(value.div(cap)).mul(cap));
+        map_in_place!(L, values, |value| math::tanh(value.div(cap)).mul(cap));
         Ok(())
     }
 }

@@ -36,8 +36,8 @@ pub(crate) fn activation(number: u32) -> Result<Activation, KernelFault> {
 #[inline(always)]
 pub(crate) fn apply<L: Lanes>(activation: Activation, gate: &[f32], up: &[f32], output: &mut [f32]) {
     match activation {
-        Activation::Silu => zip(gate, up, output, |gate: L, up| math::silu(gate).mul(up)),
-        Activation::GeluTanh => zip(gate, up, output, |gate: L, up| math::gelu_tanh(gate).mul(up)),
-        Activation::GeluErf => zip(gate, up, output, |gate: L, up| math::gelu_erf(gate).mul(up)),
+        Activation::Silu => zip!(L, gate, up, output, |gate, up| math::silu(gate).mul(up)),
+        Activation::GeluTanh => zip!(L, gate, up, output, |gate, up| math::gelu_tanh(gate).mul(up)),
+        Activation::GeluErf => zip!(L, gate, up, output, |gate, up| math::gelu_erf(gate).mul(up)),
     }
 }

@@ -118,7 +118,7 @@ impl Element for f16 {
 /// As [`CpuKernel::partitioned`].
 pub(crate) unsafe trait LaneKernel: 'static {
     /// Must be `#[inline(always)]`, and so must everything that it hands vectors to: that is how the
-    /// code gets the level's instructions.
+    /// code gets the level's instructions. Closures cannot be, and so must not handle vectors.
     fn run<L: Lanes>(invocation: &Invocation<'_>) -> KernelResult;
 }
 
@@ -158,82 +158,116 @@ pub(crate) fn kernel<K: LaneKernel>(level: CpuLevel) -> CpuKernel {
     unsafe { CpuKernel::partitioned(function) }
 }
 
-/// `output[i] = function(input[i])`, the same for every element wherever a partition starts.
-#[inline(always)]
-pub(crate) fn map<L: Lanes>(input: &[f32], output: &mut [f32], function: impl Fn(L) -> L) {
-    let mut inputs = input.chunks_exact(L::WIDTH);
-    let mut outputs = output.chunks_exact_mut(L::WIDTH);
-    for (input, output) in inputs.by_ref().zip(outputs.by_ref()) {
-        function(L::load(input)).store(output);
-    }
-    let (input, output) = (inputs.remainder(), outputs.into_remainder());
-    if !input.is_empty() {
-        function(L::load_partial(input, 0.0)).store_partial(output);
-    }
+// The loops below are macros and not functions of closures: a closure is compiled on its own before
+// anything is inlined into it, without the instructions of the level, and what it calls then stays a
+// call. The same goes for `array::from_fn` and the adapters of iterators around vectors.
+
+/// `output[i] = f(input[i])`, the same for every element wherever a partition starts.
+macro_rules! map {
+    ($lanes:ty, $input:expr, $output:expr, |$value:ident| $result:expr) => {{
+        let (input, output): (&[f32], &mut [f32]) = ($input, $output);
+        let mut inputs = input.chunks_exact(<$lanes>::WIDTH);
+        let mut outputs = output.chunks_exact_mut(<$lanes>::WIDTH);
+        for (input, output) in inputs.by_ref().zip(outputs.by_ref()) {
+            let $value = <$lanes>::load(input);
+            $result.store(output);
+        }
+        let (input, output) = (inputs.remainder(), outputs.into_remainder());
+        if !input.is_empty() {
+            let $value = <$lanes>::load_partial(input, 0.0);
+            $result.store_partial(output);
+        }
+    }};
 }
 
 /// As [`map`], in place.
-#[inline(always)]
-pub(crate) fn map_in_place<L: Lanes>(values: &mut [f32], function: impl Fn(L) -> L) {
-    let mut chunks = values.chunks_exact_mut(L::WIDTH);
-    for chunk in chunks.by_ref() {
-        function(L::load(chunk)).store(chunk);
-    }
-    let rest = chunks.into_remainder();
-    if !rest.is_empty() {
-        function(L::load_partial(rest, 0.0)).store_partial(rest);
-    }
-}
-
-/// `output[i] = function(left[i], right[i])`; see [`map`].
-#[inline(always)]
-pub(crate) fn zip<L: Lanes>(left: &[f32], right: &[f32], output: &mut [f32], function: impl Fn(L, L) -> L) {
-    let mut lefts = left.chunks_exact(L::WIDTH);
-    let mut rights = right.chunks_exact(L::WIDTH);
-    let mut outputs = output.chunks_exact_mut(L::WIDTH);
-    for ((left, right), output) in lefts.by_ref().zip(rights.by_ref()).zip(outputs.by_ref()) {
-        function(L::load(left), L::load(right)).store(output);
-    }
-    let (left, right, output) = (lefts.remainder(), rights.remainder(), outputs.into_remainder());
-    if !left.is_empty() {
-        function(L::load_partial(left, 0.0), L::load_partial(right, 0.0)).store_partial(output);
-    }
-}
-
-/// `target[i] = function(target[i], update[i])`; see [`map`].
-#[inline(always)]
-pub(crate) fn zip_in_place<L: Lanes>(target: &mut [f32], update: &[f32], function: impl Fn(L, L) -> L) {
-    let mut targets = target.chunks_exact_mut(L::WIDTH);
-    let mut updates = update.chunks_exact(L::WIDTH);
-    for (target, update) in targets.by_ref().zip(updates.by_ref()) {
-        function(L::load(target), L::load(update)).store(target);
-    }
-    let (target, update) = (targets.into_remainder(), updates.remainder());
-    if !target.is_empty() {
-        function(L::load_partial(target, 0.0), L::load_partial(update, 0.0)).store_partial(target);
-    }
-}
-
-/// Sum of `function(values)`, over four vectors of partial sums. `function(0)` must be 0.
-#[inline(always)]
-pub(crate) fn sum<L: Lanes>(values: &[f32], function: impl Fn(L, L) -> L) -> f32 {
-    let zero = L::splat(0.0);
-    let mut sums = [zero; 4];
-    let mut blocks = values.chunks_exact(4 * L::WIDTH);
-    for block in blocks.by_ref() {
-        for (sum, chunk) in sums.iter_mut().zip(block.chunks_exact(L::WIDTH)) {
-            *sum = function(L::load(chunk), *sum);
+macro_rules! map_in_place {
+    ($lanes:ty, $values:expr, |$value:ident| $result:expr) => {{
+        let values: &mut [f32] = $values;
+        let mut chunks = values.chunks_exact_mut(<$lanes>::WIDTH);
+        for chunk in chunks.by_ref() {
+            let $value = <$lanes>::load(chunk);
+            $result.store(chunk);
         }
-    }
-    let mut chunks = blocks.remainder().chunks_exact(L::WIDTH);
-    for chunk in chunks.by_ref() {
-        sums[0] = function(L::load(chunk), sums[0]);
-    }
-    if !chunks.remainder().is_empty() {
-        sums[1] = function(L::load_partial(chunks.remainder(), 0.0), sums[1]);
-    }
-    sums[0].add(sums[1]).add(sums[2].add(sums[3])).sum()
+        let rest = chunks.into_remainder();
+        if !rest.is_empty() {
+            let $value = <$lanes>::load_partial(rest, 0.0);
+            $result.store_partial(rest);
+        }
+    }};
 }
+
+/// `output[i] = f(left[i], right[i])`; see [`map`].
+macro_rules! zip {
+    ($lanes:ty, $left:expr, $right:expr, $output:expr, |$a:ident, $b:ident| $result:expr) => {{
+        let (left, right, output): (&[f32], &[f32], &mut [f32]) = ($left, $right, $output);
+        let mut lefts = left.chunks_exact(<$lanes>::WIDTH);
+        let mut rights = right.chunks_exact(<$lanes>::WIDTH);
+        let mut outputs = output.chunks_exact_mut(<$lanes>::WIDTH);
+        for ((left, right), output) in lefts.by_ref().zip(rights.by_ref()).zip(outputs.by_ref()) {
+            let ($a, $b) = (<$lanes>::load(left), <$lanes>::load(right));
+            $result.store(output);
+        }
+        let (left, right, output) = (lefts.remainder(), rights.remainder(), outputs.into_remainder());
+        if !left.is_empty() {
+            let ($a, $b) = (<$lanes>::load_partial(left, 0.0), <$lanes>::load_partial(right, 0.0));
+            $result.store_partial(output);
+        }
+    }};
+}
+
+/// `target[i] = f(target[i], update[i])`; see [`map`].
+macro_rules! zip_in_place {
+    ($lanes:ty, $target:expr, $update:expr, |$a:ident, $b:ident| $result:expr) => {{
+        let (target, update): (&mut [f32], &[f32]) = ($target, $update);
+        let mut targets = target.chunks_exact_mut(<$lanes>::WIDTH);
+        let mut updates = update.chunks_exact(<$lanes>::WIDTH);
+        for (target, update) in targets.by_ref().zip(updates.by_ref()) {
+            let ($a, $b) = (<$lanes>::load(target), <$lanes>::load(update));
+            $result.store(target);
+        }
+        let (target, update) = (targets.into_remainder(), updates.remainder());
+        if !target.is_empty() {
+            let ($a, $b) = (<$lanes>::load_partial(target, 0.0), <$lanes>::load_partial(update, 0.0));
+            $result.store_partial(target);
+        }
+    }};
+}
+
+pub(crate) use {map, map_in_place, zip, zip_in_place};
+
+macro_rules! reduction {
+    ($(#[$doc:meta])* $name:ident, |$value:ident, $sum:ident| $result:expr) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub(crate) fn $name<L: Lanes>(values: &[f32]) -> f32 {
+            let mut sums = [L::splat(0.0); 4];
+            let mut blocks = values.chunks_exact(4 * L::WIDTH);
+            for block in blocks.by_ref() {
+                for ($sum, chunk) in sums.iter_mut().zip(block.chunks_exact(L::WIDTH)) {
+                    let $value = L::load(chunk);
+                    *$sum = $result;
+                }
+            }
+            for ($sum, chunk) in sums.iter_mut().zip(blocks.remainder().chunks(L::WIDTH)) {
+                let $value = L::load_partial(chunk, 0.0);
+                *$sum = $result;
+            }
+            sums[0].add(sums[1]).add(sums[2].add(sums[3])).sum()
+        }
+    };
+}
+
+reduction!(
+    /// Sum, over four vectors of partial sums.
+    sum,
+    |value, sum| value.add(*sum)
+);
+reduction!(
+    /// Sum of squares, over four vectors of partial sums.
+    sum_of_squares,
+    |value, sum| value.mul_add(value, *sum)
+);
 
 /// Largest value; NaN is passed over, and a slice of nothing else gives minus infinity.
 #[inline(always)]

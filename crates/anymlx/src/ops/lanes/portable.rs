@@ -11,17 +11,15 @@ pub(crate) struct Portable([f32; 8]);
 /// Added to a number of magnitude up to 2^22, leaves it rounded to a whole number in the low bits.
 const ROUNDING: f32 = 12_582_912.0;
 
-impl Portable {
-    #[inline(always)]
-    fn combine(self, other: Self, function: impl Fn(f32, f32) -> f32) -> Self {
-        Self(std::array::from_fn(|lane| function(self.0[lane], other.0[lane])))
-    }
-
-    #[inline(always)]
-    fn fold(self, function: impl Fn(f32, f32) -> f32) -> f32 {
-        let [a, b, c, d, e, f, g, h] = self.0;
-        function(function(function(a, e), function(b, f)), function(function(c, g), function(d, h)))
-    }
+/// One number from each lane of the vectors. Not a function of closures: see [`super::map`].
+macro_rules! each_lane {
+    (|$lane:ident| $value:expr) => {{
+        let mut values = [0.0; 8];
+        for ($lane, value) in values.iter_mut().enumerate() {
+            *value = $value;
+        }
+        Self(values)
+    }};
 }
 
 /// `2^exponent` for whole numbers in -126..=127.
@@ -52,13 +50,13 @@ impl Lanes for Portable {
     #[inline(always)]
     fn load(values: &[f32]) -> Self {
         let values = &values[..8];
-        Self(std::array::from_fn(|lane| values[lane]))
+        each_lane!(|lane| values[lane])
     }
 
     #[inline(always)]
     fn load_f16(values: &[f16]) -> Self {
         let values = &values[..8];
-        Self(std::array::from_fn(|lane| widen(values[lane])))
+        each_lane!(|lane| widen(values[lane]))
     }
 
     #[inline(always)]
@@ -68,74 +66,78 @@ impl Lanes for Portable {
 
     #[inline(always)]
     fn add(self, other: Self) -> Self {
-        self.combine(other, |a, b| a + b)
+        each_lane!(|lane| self.0[lane] + other.0[lane])
     }
 
     #[inline(always)]
     fn sub(self, other: Self) -> Self {
-        self.combine(other, |a, b| a - b)
+        each_lane!(|lane| self.0[lane] - other.0[lane])
     }
 
     #[inline(always)]
     fn mul(self, other: Self) -> Self {
-        self.combine(other, |a, b| a * b)
+        each_lane!(|lane| self.0[lane] * other.0[lane])
     }
 
     #[inline(always)]
     fn div(self, other: Self) -> Self {
-        self.combine(other, |a, b| a / b)
+        each_lane!(|lane| self.0[lane] / other.0[lane])
     }
 
     #[inline(always)]
     fn mul_add(self, factor: Self, addend: Self) -> Self {
-        Self(std::array::from_fn(|lane| self.0[lane] * factor.0[lane] + addend.0[lane]))
+        each_lane!(|lane| self.0[lane] * factor.0[lane] + addend.0[lane])
     }
 
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        self.combine(other, |a, b| if a > b { a } else { b })
+        each_lane!(|lane| if self.0[lane] > other.0[lane] { self.0[lane] } else { other.0[lane] })
     }
 
     #[inline(always)]
     fn min(self, other: Self) -> Self {
-        self.combine(other, |a, b| if a < b { a } else { b })
+        each_lane!(|lane| if self.0[lane] < other.0[lane] { self.0[lane] } else { other.0[lane] })
     }
 
     #[inline(always)]
     fn abs(self) -> Self {
-        Self(self.0.map(f32::abs))
+        each_lane!(|lane| self.0[lane].abs())
     }
 
     #[inline(always)]
     fn copy_sign(self, sign: Self) -> Self {
-        self.combine(sign, f32::copysign)
+        each_lane!(|lane| self.0[lane].copysign(sign.0[lane]))
     }
 
     #[inline(always)]
     fn select_less(self, bound: Self, yes: Self, no: Self) -> Self {
-        Self(std::array::from_fn(|lane| if self.0[lane] < bound.0[lane] { yes.0[lane] } else { no.0[lane] }))
+        each_lane!(|lane| if self.0[lane] < bound.0[lane] { yes.0[lane] } else { no.0[lane] })
     }
 
     #[inline(always)]
     fn scale_by_power(self, exponent: Self) -> Self {
-        Self(std::array::from_fn(|lane| {
+        each_lane!(|lane| {
             let first = (exponent.0[lane] * 0.5 + ROUNDING) - ROUNDING;
             self.0[lane] * power(first) * power(exponent.0[lane] - first)
-        }))
+        })
     }
 
     #[inline(always)]
     fn sum(self) -> f32 {
-        self.fold(|a, b| a + b)
+        let [a, b, c, d, e, f, g, h] = self.0;
+        ((a + e) + (b + f)) + ((c + g) + (d + h))
     }
 
     #[inline(always)]
-    fn sum_each(vectors: [Self; 4]) -> [f32; 4] {
-        vectors.map(Self::sum)
+    fn sum_each([a, b, c, d]: [Self; 4]) -> [f32; 4] {
+        [a.sum(), b.sum(), c.sum(), d.sum()]
     }
 
     #[inline(always)]
     fn largest(self) -> f32 {
-        self.fold(|a, b| if a > b || b.is_nan() { a } else { b })
+        // `f32::max` passes over NaN.
+        let [a, b, c, d, e, f, g, h] = self.0;
+        let largest = a.max(e).max(b.max(f)).max(c.max(g).max(d.max(h)));
+        if largest.is_nan() { f32::NEG_INFINITY } else { largest }
     }
 }

@@ -119,11 +119,10 @@ impl Lanes for Avx2 {
             let exponent = _mm256_cvtps_epi32(exponent.0);
             let first = _mm256_srai_epi32::<1>(exponent);
             let second = _mm256_sub_epi32(exponent, first);
-            let power = |exponent| {
-                let biased = _mm256_add_epi32(exponent, _mm256_set1_epi32(127));
-                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
-            };
-            Self(_mm256_mul_ps(_mm256_mul_ps(self.0, power(first)), power(second)))
+            let bias = _mm256_set1_epi32(127);
+            let first = _mm256_slli_epi32::<23>(_mm256_add_epi32(first, bias));
+            let second = _mm256_slli_epi32::<23>(_mm256_add_epi32(second, bias));
+            Self(_mm256_mul_ps(_mm256_mul_ps(self.0, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second)))
         }
     }
 
@@ -270,11 +269,14 @@ impl Lanes for Avx512 {
 
     #[inline(always)]
     fn sum_each(vectors: [Self; 4]) -> [f32; 4] {
-        // SAFETY: see above.
-        let halve = |vector: Self| unsafe {
-            Avx2(_mm256_add_ps(_mm512_castps512_ps256(vector.0), _mm512_extractf32x8_ps::<1>(vector.0)))
-        };
-        Avx2::sum_each(vectors.map(halve))
+        // A loop and not `map`: see `lanes::map`.
+        let mut halves = [Avx2::splat(0.0); 4];
+        for (half, vector) in halves.iter_mut().zip(vectors) {
+            let vector = vector.0;
+            // SAFETY: see above.
+            *half = Avx2(unsafe { _mm256_add_ps(_mm512_castps512_ps256(vector), _mm512_extractf32x8_ps::<1>(vector)) });
+        }
+        Avx2::sum_each(halves)
     }
 
     #[inline(always)]

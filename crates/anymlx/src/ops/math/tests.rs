@@ -26,7 +26,7 @@ macro_rules! at_levels {
 
 fn apply<L: Lanes>(x: &[f32], function: impl Fn(L) -> L) -> Vec<f32> {
     let mut y = vec![0.0; x.len()];
-    map(x, &mut y, function);
+    map!(L, x, &mut y, |value| function(value));
     y
 }
 

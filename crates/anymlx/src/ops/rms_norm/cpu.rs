@@ -3,7 +3,7 @@
 use super::Block;
 use crate::{
     Invocation, KernelResult,
-    ops::lanes::{LaneKernel, Lanes, sum, zip, zip_in_place},
+    ops::lanes::{LaneKernel, Lanes, sum_of_squares, zip, zip_in_place},
 };
 
 pub(super) struct RmsNorm;
@@ -39,7 +39,7 @@ unsafe impl LaneKernel for RmsNormInPlace {
             // SAFETY: the elements of this item.
             let values = unsafe { invocation.output::<f32>(0, row * columns..(row + 1) * columns) };
             let factor = L::splat(inverse_root_mean_square::<L>(values, block.epsilon));
-            zip_in_place(values, weight, |value: L, weight| value.mul(factor).mul(weight.add(offset)));
+            zip_in_place!(L, values, weight, |value, weight| value.mul(factor).mul(weight.add(offset)));
         }
         Ok(())
     }
@@ -47,7 +47,7 @@ unsafe impl LaneKernel for RmsNormInPlace {
 
 #[inline(always)]
 fn inverse_root_mean_square<L: Lanes>(values: &[f32], epsilon: f32) -> f32 {
-    1.0 / (sum(values, |value: L, sum| value.mul_add(value, sum)) / values.len() as f32 + epsilon).sqrt()
+    1.0 / (sum_of_squares::<L>(values) / values.len() as f32 + epsilon).sqrt()
 }
 
 /// One row.
@@ -61,5 +61,5 @@ pub(in crate::ops) fn normalize<L: Lanes>(
 ) {
     let factor = L::splat(inverse_root_mean_square::<L>(input, epsilon));
     let offset = L::splat(weight_offset);
-    zip(input, weight, output, |value: L, weight| value.mul(factor).mul(weight.add(offset)));
+    zip!(L, input, weight, output, |value, weight| value.mul(factor).mul(weight.add(offset)));
 }

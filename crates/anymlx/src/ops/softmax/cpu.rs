@@ -22,9 +22,9 @@ unsafe impl LaneKernel for Softmax {
             let output = unsafe { invocation.output::<f32>(1, elements.clone()) };
             let input = &input[elements];
             let max = L::splat(largest::<L>(input));
-            map(input, output, |value: L| math::exp(value.sub(max)));
-            let factor = L::splat(1.0 / sum(output, |value: L, sum| sum.add(value)));
-            map_in_place(output, |value: L| value.mul(factor));
+            map!(L, input, output, |value| math::exp(value.sub(max)));
+            let factor = L::splat(1.0 / sum::<L>(output));
+            map_in_place!(L, output, |value| value.mul(factor));
         }
         Ok(())
     }

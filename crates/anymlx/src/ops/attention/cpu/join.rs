@@ -32,10 +32,10 @@ unsafe impl LaneKernel for Join {
                 let factor = (part[0] - max).exp();
                 total += part[1] * factor;
                 let factor = L::splat(factor);
-                zip_in_place(output, &part[2..], |output: L, value| value.mul_add(factor, output));
+                zip_in_place!(L, output, &part[2..], |output, value| value.mul_add(factor, output));
             }
             let factor = L::splat(1.0 / total);
-            map_in_place(output, |value: L| value.mul(factor));
+            map_in_place!(L, output, |value| value.mul(factor));
         }
         Ok(())
     }

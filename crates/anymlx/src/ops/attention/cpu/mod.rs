@@ -33,6 +33,6 @@ fn seen(block: &Block, position: u32) -> Result<Range<usize>, KernelFault> {
 fn cap_scores<L: Lanes>(scores: &mut [f32], softcap: f32) {
     if softcap != 0.0 {
         let cap = L::splat(softcap);
-        map_in_place(scores, |score: L| math::tanh(score.div(cap)).mul(cap));
+        map_in_place!(L, scores, |score| math::tanh(score.div(cap)).mul(cap));
     }
 }

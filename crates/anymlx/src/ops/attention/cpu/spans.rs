@@ -17,6 +17,8 @@ pub(in super::super) struct Spans<T>(PhantomData<T>);
 
 /// Keys whose scores are made before their values are read. Parts take turns at spans.
 const SPAN: usize = 64;
+/// Keys whose scores are made side by side.
+const AT_ONCE: usize = 4;
 
 // SAFETY: item `(t, slice, part)` writes the heads of its slice: of row `t` in binding 4 where there
 // is one part, else elements `[t, head, part]` of binding 4.
@@ -29,12 +31,11 @@ unsafe impl<T: Element> LaneKernel for Spans<T> {
             let (index, part) = (item / block.parts as usize, item % block.parts as usize);
             let (index, slice) = (index / block.slices as usize, index % block.slices as usize);
             let (token, kv_head) = (index / block.kv_heads as usize, index % block.kv_heads as usize);
-            let heads = slice_heads(group, block.slices as usize, slice);
+            let heads = slice_heads(group, slice);
             let place = Place { token, kv_head, first_head: kv_head * group + heads.start, part };
             match heads.len() {
                 1 => run_slice::<L, T, 1>(invocation, &block, &place)?,
                 2 => run_slice::<L, T, 2>(invocation, &block, &place)?,
-                3 => run_slice::<L, T, 3>(invocation, &block, &place)?,
                 4 => run_slice::<L, T, 4>(invocation, &block, &place)?,
                 other => return Err(KernelFault(format!("a slice of {other} heads"))),
             }
@@ -70,28 +71,21 @@ fn run_slice<L: Lanes, T: Element, const H: usize>(
     let row = |head: usize| place.token * heads + place.first_head + head;
     let all_queries = invocation.input::<f32>(0);
     let queries: [&[f32]; H] = std::array::from_fn(|head| &all_queries[row(head) * head_dim..][..head_dim]);
-    if parts == 1 {
-        let at = |head: usize| row(head) * head_dim;
-        // SAFETY: the heads of this item.
-        let mut outputs: [&mut [f32]; H] =
-            std::array::from_fn(|head| unsafe { invocation.output(4, at(head)..at(head) + head_dim) });
-        let state = attend::<L, T, H>(&queries, keys, values, &mut outputs, seen, [0, 1], block);
-        for (output, total) in outputs.into_iter().zip(state.total) {
-            let factor = L::splat(1.0 / total);
-            map_in_place(output, |value: L| value.mul(factor));
-        }
-        return Ok(());
-    }
-    // Maximum, sum of exponentials, weighted sum of values.
-    let stride = head_dim + 2;
-    let at = |head: usize| (row(head) * parts + place.part) * stride;
+    // With one part, outputs; with several, maximum, sum of exponentials and weighted sum of values.
+    let (first, stride, stats) = if parts == 1 { (0, head_dim, 0) } else { (place.part, head_dim + 2, 2) };
+    let at = |head: usize| (row(head) * parts + first) * stride;
     // SAFETY: the elements of this item.
-    let mut partials: [&mut [f32]; H] =
+    let mut written: [&mut [f32]; H] =
         std::array::from_fn(|head| unsafe { invocation.output(4, at(head)..at(head) + stride) });
-    let mut outputs = partials.each_mut().map(|partial| &mut partial[2..]);
+    let mut outputs = written.each_mut().map(|written| &mut written[stats..]);
     let state = attend::<L, T, H>(&queries, keys, values, &mut outputs, seen, [place.part, parts], block);
-    for (head, partial) in partials.into_iter().enumerate() {
-        (partial[0], partial[1]) = (state.max[head], state.total[head]);
+    for (head, written) in written.into_iter().enumerate() {
+        if parts == 1 {
+            let factor = L::splat(1.0 / state.total[head]);
+            map_in_place!(L, written, |value| value.mul(factor));
+        } else {
+            (written[0], written[1]) = (state.max[head], state.total[head]);
+        }
     }
     Ok(())
 }
@@ -121,10 +115,10 @@ fn attend<L: Lanes, T: Element, const H: usize>(
             cap_scores::<L>(scores, block.softcap);
             let max = largest::<L>(scores).max(state.max[head]);
             let shift = L::splat(max);
-            map_in_place(scores, |score: L| math::exp(score.sub(shift)));
+            map_in_place!(L, scores, |score| math::exp(score.sub(shift)));
             keep[head] = if state.max[head] == max { 1.0 } else { (state.max[head] - max).exp() };
             state.max[head] = max;
-            state.total[head] = state.total[head] * keep[head] + sum(scores, |score: L, sum| sum.add(score));
+            state.total[head] = state.total[head] * keep[head] + sum::<L>(scores);
         }
         accumulate::<L, T, H>(outputs, &values[elements], &scores, &keep);
     }
@@ -141,59 +135,60 @@ fn score<L: Lanes, T: Element, const H: usize>(
 ) {
     let head_dim = queries[0].len();
     let count = keys.len() / head_dim;
-    let at_once = if L::BLOCK == 4 { 4 } else { 2 };
-    let blocked = count / at_once * at_once;
-    for first in (0..blocked).step_by(at_once) {
-        let key = |index: usize| &keys[(first + index) * head_dim..][..head_dim];
-        if L::BLOCK == 4 {
-            let dots = dots::<L, T, H, 4>(queries, &[key(0), key(1), key(2), key(3)]);
-            for (index, dots) in dots.into_iter().enumerate() {
-                (0..H).for_each(|head| scores[head][first + index] = dots[head] * scale);
-            }
-        } else {
-            let dots = dots::<L, T, H, 2>(queries, &[key(0), key(1)]);
-            for (index, dots) in dots.into_iter().enumerate() {
-                (0..H).for_each(|head| scores[head][first + index] = dots[head] * scale);
+    for first in (0..count).step_by(AT_ONCE) {
+        // Past the end, the last key is taken again.
+        let mut block: [&[T]; AT_ONCE] = [&[]; AT_ONCE];
+        for (index, key) in block.iter_mut().enumerate() {
+            *key = &keys[(first + index).min(count - 1) * head_dim..][..head_dim];
+        }
+        let dots = dots::<L, T, H>(queries, &block);
+        for (index, dots) in dots.iter().enumerate() {
+            for head in 0..H {
+                scores[head][(first + index).min(count - 1)] = dots[head] * scale;
             }
         }
-    }
-    for index in blocked..count {
-        let [dots] = dots::<L, T, H, 1>(queries, &[&keys[index * head_dim..][..head_dim]]);
-        (0..H).for_each(|head| scores[head][index] = dots[head] * scale);
     }
 }
 
 #[inline(always)]
-fn dots<L: Lanes, T: Element, const H: usize, const K: usize>(
-    queries: &[&[f32]; H],
-    keys: &[&[T]; K],
-) -> [[f32; H]; K] {
+fn dots<L: Lanes, T: Element, const H: usize>(queries: &[&[f32]; H], keys: &[&[T]; AT_ONCE]) -> [[f32; H]; AT_ONCE] {
     let head_dim = queries[0].len();
     let whole = head_dim / L::WIDTH * L::WIDTH;
-    let mut sums = [[L::splat(0.0); H]; K];
+    let mut sums = [[L::splat(0.0); H]; AT_ONCE];
+    let mut lanes = [L::splat(0.0); AT_ONCE];
     for at in (0..whole).step_by(L::WIDTH) {
-        let keys: [L; K] = std::array::from_fn(|key| T::load(&keys[key][at..]));
+        for key in 0..AT_ONCE {
+            lanes[key] = T::load(&keys[key][at..]);
+        }
         for head in 0..H {
             let query = L::load(&queries[head][at..]);
-            for key in 0..K {
-                sums[key][head] = query.mul_add(keys[key], sums[key][head]);
+            for key in 0..AT_ONCE {
+                sums[key][head] = query.mul_add(lanes[key], sums[key][head]);
             }
         }
     }
     if whole < head_dim {
-        let keys: [L; K] = std::array::from_fn(|key| T::load_partial(&keys[key][whole..]));
+        for key in 0..AT_ONCE {
+            lanes[key] = T::load_partial(&keys[key][whole..]);
+        }
         for head in 0..H {
             let query = L::load_partial(&queries[head][whole..], 0.0);
-            for key in 0..K {
-                sums[key][head] = query.mul_add(keys[key], sums[key][head]);
+            for key in 0..AT_ONCE {
+                sums[key][head] = query.mul_add(lanes[key], sums[key][head]);
             }
         }
     }
-    sums.map(|sums| {
-        let padded = std::array::from_fn(|head| if head < H { sums[head] } else { L::splat(0.0) });
-        let each = L::sum_each(padded);
-        std::array::from_fn(|head| each[head])
-    })
+    let mut results = [[0.0; H]; AT_ONCE];
+    for key in 0..AT_ONCE {
+        let mut padded = [L::splat(0.0); 4];
+        for (padded, sum) in padded.iter_mut().zip(sums[key]) {
+            *padded = sum;
+        }
+        for (result, sum) in results[key].iter_mut().zip(L::sum_each(padded)) {
+            *result = sum;
+        }
+    }
+    results
 }
 
 /// `outputs[h] = keep[h] * outputs[h] + sum_k weights[h][k] values[k]`.
@@ -211,10 +206,11 @@ fn accumulate<L: Lanes, T: Element, const H: usize>(
             accumulate_block::<L, T, H, 4>(outputs, values, weights, keep, at);
             at += 4 * L::WIDTH;
         }
-    }
-    while at + 2 * L::WIDTH <= head_dim {
-        accumulate_block::<L, T, H, 2>(outputs, values, weights, keep, at);
-        at += 2 * L::WIDTH;
+    } else if L::BLOCK == 2 {
+        while at + 2 * L::WIDTH <= head_dim {
+            accumulate_block::<L, T, H, 2>(outputs, values, weights, keep, at);
+            at += 2 * L::WIDTH;
+        }
     }
     while at + L::WIDTH <= head_dim {
         accumulate_block::<L, T, H, 1>(outputs, values, weights, keep, at);
@@ -222,9 +218,11 @@ fn accumulate<L: Lanes, T: Element, const H: usize>(
     }
     for at in at..head_dim {
         for head in 0..H {
-            let products =
-                values.chunks_exact(head_dim).zip(&weights[head]).map(|(row, weight)| row[at].to_f32() * weight);
-            outputs[head][at] = outputs[head][at] * keep[head] + products.sum::<f32>();
+            let mut sum = outputs[head][at] * keep[head];
+            for (row, weight) in values.chunks_exact(head_dim).zip(&weights[head]) {
+                sum += row[at].to_f32() * weight;
+            }
+            outputs[head][at] = sum;
         }
     }
 }
@@ -239,24 +237,31 @@ fn accumulate_block<L: Lanes, T: Element, const H: usize, const N: usize>(
     at: usize,
 ) {
     let head_dim = outputs[0].len();
-    let mut sums: [[L; N]; H] = std::array::from_fn(|head| {
+    let mut sums = [[L::splat(0.0); N]; H];
+    for head in 0..H {
         let output = &outputs[head][at..at + N * L::WIDTH];
-        std::array::from_fn(|n| L::load(&output[n * L::WIDTH..]).mul(L::splat(keep[head])))
-    });
+        let keep = L::splat(keep[head]);
+        for n in 0..N {
+            sums[head][n] = L::load(&output[n * L::WIDTH..]).mul(keep);
+        }
+    }
+    let mut lanes = [L::splat(0.0); N];
     for (key, row) in values.chunks_exact(head_dim).enumerate().take(SPAN) {
         let row = &row[at..at + N * L::WIDTH];
-        let row: [L; N] = std::array::from_fn(|n| T::load(&row[n * L::WIDTH..]));
+        for n in 0..N {
+            lanes[n] = T::load(&row[n * L::WIDTH..]);
+        }
         for head in 0..H {
             let weight = L::splat(weights[head][key]);
             for n in 0..N {
-                sums[head][n] = row[n].mul_add(weight, sums[head][n]);
+                sums[head][n] = lanes[n].mul_add(weight, sums[head][n]);
             }
         }
     }
     for head in 0..H {
         let output = &mut outputs[head][at..at + N * L::WIDTH];
-        for (n, sum) in sums[head].into_iter().enumerate() {
-            sum.store(&mut output[n * L::WIDTH..]);
+        for n in 0..N {
+            sums[head][n].store(&mut output[n * L::WIDTH..]);
         }
     }
 }

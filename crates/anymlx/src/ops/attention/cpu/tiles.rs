@@ -41,7 +41,13 @@ unsafe impl<T: Element> LaneKernel for Tiles<T> {
         if scratch.len() < needed {
             scratch.resize(needed, 0.0);
         }
-        let result = invocation.items().try_for_each(|item| run_tile::<L, T>(invocation, &block, item, &mut scratch));
+        let mut result = Ok(());
+        for item in invocation.items() {
+            result = run_tile::<L, T>(invocation, &block, item, &mut scratch);
+            if result.is_err() {
+                break;
+            }
+        }
         SCRATCH.set(scratch);
         result
     }
@@ -208,19 +214,22 @@ fn score_block<L: Lanes, const N: usize>(queries: &[f32], keys: &[f32], scores: 
     let head_dim = keys.len() / AT_ONCE;
     let [a, b, c, d] = std::array::from_fn(|key| &keys[key * head_dim..][..head_dim]);
     let mut sums = [[L::splat(0.0); N]; AT_ONCE];
+    let mut lanes = [L::splat(0.0); N];
     let keys = a.iter().zip(b).zip(c).zip(d);
     for (query, (((a, b), c), d)) in queries.chunks_exact(N * L::WIDTH).zip(keys) {
-        let query: [L; N] = std::array::from_fn(|n| L::load(&query[n * L::WIDTH..]));
+        for n in 0..N {
+            lanes[n] = L::load(&query[n * L::WIDTH..]);
+        }
         for (sums, key) in sums.iter_mut().zip([a, b, c, d]) {
             let key = L::splat(*key);
             for n in 0..N {
-                sums[n] = query[n].mul_add(key, sums[n]);
+                sums[n] = lanes[n].mul_add(key, sums[n]);
             }
         }
     }
-    for (sums, scores) in sums.into_iter().zip(scores.chunks_exact_mut(N * L::WIDTH)) {
-        for (sum, scores) in sums.into_iter().zip(scores.chunks_exact_mut(L::WIDTH)) {
-            sum.store(scores);
+    for (sums, scores) in sums.iter().zip(scores.chunks_exact_mut(N * L::WIDTH)) {
+        for n in 0..N {
+            sums[n].store(&mut scores[n * L::WIDTH..]);
         }
     }
 }
@@ -309,13 +318,16 @@ fn accumulate_block<L: Lanes, const N: usize>(
     outputs: &mut [f32],
 ) {
     let width = N * L::WIDTH;
-    let keep: [L; N] = std::array::from_fn(|n| L::load(&keep[n * L::WIDTH..]));
+    let mut factors = [L::splat(0.0); N];
+    for n in 0..N {
+        factors[n] = L::load(&keep[n * L::WIDTH..]);
+    }
     let dims = outputs.len() / width;
     for first in (0..dims / AT_ONCE * AT_ONCE).step_by(AT_ONCE) {
-        accumulate_dims::<L, N, AT_ONCE>(values, weights, &keep, &mut outputs[first * width..], first);
+        accumulate_dims::<L, N, AT_ONCE>(values, weights, &factors, &mut outputs[first * width..], first);
     }
     for dim in dims / AT_ONCE * AT_ONCE..dims {
-        accumulate_dims::<L, N, 1>(values, weights, &keep, &mut outputs[dim * width..], dim);
+        accumulate_dims::<L, N, 1>(values, weights, &factors, &mut outputs[dim * width..], dim);
     }
 }
 
@@ -328,21 +340,27 @@ fn accumulate_dims<L: Lanes, const N: usize, const D: usize>(
     first: usize,
 ) {
     let width = N * L::WIDTH;
-    let mut sums: [[L; N]; D] = std::array::from_fn(|dim| {
-        std::array::from_fn(|n| L::load(&outputs[dim * width + n * L::WIDTH..]).mul(keep[n]))
-    });
+    let mut sums = [[L::splat(0.0); N]; D];
+    for (dim, sums) in sums.iter_mut().enumerate() {
+        for n in 0..N {
+            sums[n] = L::load(&outputs[dim * width + n * L::WIDTH..]).mul(keep[n]);
+        }
+    }
+    let mut lanes = [L::splat(0.0); N];
     for (values, weights) in values.iter().zip(weights.chunks_exact(width)) {
-        let weights: [L; N] = std::array::from_fn(|n| L::load(&weights[n * L::WIDTH..]));
+        for n in 0..N {
+            lanes[n] = L::load(&weights[n * L::WIDTH..]);
+        }
         for (sums, value) in sums.iter_mut().zip(&values[first..first + D]) {
             let value = L::splat(*value);
             for n in 0..N {
-                sums[n] = weights[n].mul_add(value, sums[n]);
+                sums[n] = lanes[n].mul_add(value, sums[n]);
             }
         }
     }
-    for (sums, outputs) in sums.into_iter().zip(outputs.chunks_exact_mut(width)) {
-        for (sum, outputs) in sums.into_iter().zip(outputs.chunks_exact_mut(L::WIDTH)) {
-            sum.store(outputs);
+    for (sums, outputs) in sums.iter().zip(outputs.chunks_exact_mut(width)) {
+        for n in 0..N {
+            sums[n].store(&mut outputs[n * L::WIDTH..]);
         }
     }
 }
