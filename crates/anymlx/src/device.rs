@@ -4,12 +4,13 @@ use std::{
     fmt,
     fs::File,
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
 };
 
 use anymlx_hal::{
-    Context, DeviceInfo, Residency, ResidencyStats, StorageMode, any,
+    Context, DeviceInfo, HalError, Residency, ResidencyStats, StorageMode, any,
     cpu::{self, CpuOptions},
+    cuda::{self, CudaOptions},
     emulator::{self, EmulatorOptions},
     trace::{self, TraceLog, TraceOptions},
 };
@@ -105,8 +106,18 @@ impl MlxDevice {
     pub fn new() -> Result<Self> {
         match env::device()? {
             Some(named) => Self::open(named.parse()?),
-            None => Self::cpu(),
+            None => Self::best(),
         }
+    }
+
+    fn best() -> Result<Self> {
+        if cuda::list().is_ok_and(|gpus| !gpus.is_empty()) {
+            match Self::cuda(0) {
+                Ok(device) => return Ok(device),
+                Err(error) => tracing::warn!(%error, "the GPU cannot be opened, the CPU is used"),
+            }
+        }
+        Self::cpu()
     }
 
     /// Opens the device that a selector names.
@@ -159,12 +170,47 @@ impl MlxDevice {
         Ok(Self::from_backend(any::Device::Cpu(device), level, None))
     }
 
-    /// An NVIDIA GPU.
+    /// An NVIDIA GPU, by the driver's number. As long as a handle lives and the device is not lost,
+    /// all calls share one device; [`Self::cuda_with`] opens another.
     ///
     /// # Errors
     /// `DeviceNotFound` with the reason.
     pub fn cuda(index: usize) -> Result<Self> {
-        Err(MlxError::DeviceNotFound(format!("cuda:{index}: this build has no CUDA backend; use cpu")))
+        static SHARED: Mutex<Vec<(usize, Weak<Inner>)>> = Mutex::new(Vec::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.retain(|(_, device)| device.strong_count() > 0);
+        let known = shared.iter().filter(|(known, _)| *known == index).filter_map(|(_, device)| device.upgrade());
+        if let Some(device) = known.map(|inner| Self { inner }).find(|device| !device.is_lost()) {
+            return Ok(device);
+        }
+        let cache = env::cache_dir().inspect_err(|error| tracing::warn!(%error, "compiled kernels are not kept"));
+        let cache_folder = cache.ok().map(|folder| folder.join("kernels"));
+        let device = Self::cuda_with(&CudaOptions { index, cache_folder, ..CudaOptions::default() })?;
+        shared.push((index, Arc::downgrade(&device.inner)));
+        Ok(device)
+    }
+
+    /// An NVIDIA GPU in a context of one's own.
+    ///
+    /// # Errors
+    /// `DeviceNotFound` with the reason.
+    pub fn cuda_with(options: &CudaOptions) -> Result<Self> {
+        let device = cuda::Device::open(options).map_err(|error| match error {
+            HalError::DeviceNotFound { reason, .. } => {
+                MlxError::DeviceNotFound(format!("cuda:{}: {reason}", options.index))
+            }
+            other => other.into(),
+        })?;
+        Ok(Self::from_backend(any::Device::Cuda(device), CpuLevel::Scalar, None))
+    }
+
+    /// True when the device can do no more work, because work on it failed in a way that ruined it.
+    /// Other devices of the same driver in this process are then ruined as well.
+    pub fn is_lost(&self) -> bool {
+        match self.context().device() {
+            any::Device::Cuda(device) => device.lost().is_some(),
+            _ => false,
+        }
     }
 
     /// The default Apple GPU.
@@ -202,7 +248,8 @@ impl MlxDevice {
 
     /// The devices that can be opened on this machine, best first.
     pub fn available() -> Vec<DeviceInfo> {
-        Self::cpu().map(|device| device.info()).into_iter().collect()
+        let gpus = cuda::list().inspect_err(|error| tracing::debug!(%error, "no CUDA devices"));
+        gpus.unwrap_or_default().into_iter().chain(Self::cpu().map(|device| device.info())).collect()
     }
 
     /// Model name.

@@ -19,6 +19,7 @@ pub mod ops;
 mod pool;
 mod raw;
 mod registry;
+mod transfer;
 mod weight;
 
 pub use anymlx_formats::{
@@ -28,6 +29,7 @@ pub use anymlx_formats::{
 pub use anymlx_hal::{
     BackendKind, CpuKernel, DeviceInfo, Invocation, Kernel, KernelFault, KernelResult, KernelSource, Launch, Owner,
     PoolStats, ResidencyStats, StorageMode, Timing, WholeArguments,
+    cuda::{CudaContext, CudaOptions},
     emulator::{EmulatorOptions, Sanitizer, Schedule},
     trace::{TraceLog, TraceOptions},
 };

@@ -2,7 +2,7 @@
 
 use std::{ffi::c_void, fmt};
 
-use anymlx_hal::{Context, ForeignMemory, Owner, Storage};
+use anymlx_hal::{BackendKind, Context, ForeignMemory, Owner, Storage};
 
 use crate::{MlxDevice, MlxError, Result};
 
@@ -48,6 +48,37 @@ impl RawBuffer {
         }
         let memory = ForeignMemory { address: start.addr() as u64, byte_len: byte_len as u64, read_only: false, owner };
         start.expose_provenance();
+        // SAFETY: the caller's promise, passed on.
+        let storage = unsafe { device.context().import(memory) }?;
+        Ok(Self { storage })
+    }
+
+    /// Wraps memory of a GPU that was allocated by other means: a CUDA device pointer.
+    ///
+    /// The pointer must be usable in the device's context. Memory of the CUDA runtime and of most
+    /// libraries belongs to the primary context: open the device with [`crate::CudaContext::Primary`]
+    /// for it. `owner` is kept until the last handle and submission that use the memory are gone;
+    /// without one the caller keeps the memory alive for that long.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a device of another backend, 0 bytes, an address that is not the GPU's,
+    /// a range that leaves its allocation, or memory of a context that the device cannot reach.
+    ///
+    /// # Safety
+    /// * `pointer .. pointer + byte_len` stays allocated as long as said above.
+    /// * Nobody else accesses these bytes in conflict with the commands that use them; work on other
+    ///   streams is not ordered with the device's.
+    pub unsafe fn from_cuda_pointer(
+        device: &MlxDevice,
+        pointer: u64,
+        byte_len: usize,
+        owner: Option<Box<dyn Owner>>,
+    ) -> Result<Self> {
+        if device.info().backend != BackendKind::Cuda {
+            let message = format_args!("the device is {}, needed a CUDA device", device.name());
+            return Err(MlxError::invalid("from_cuda_pointer", message));
+        }
+        let memory = ForeignMemory { address: pointer, byte_len: byte_len as u64, read_only: false, owner };
         // SAFETY: the caller's promise, passed on.
         let storage = unsafe { device.context().import(memory) }?;
         Ok(Self { storage })

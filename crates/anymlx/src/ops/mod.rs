@@ -20,6 +20,7 @@ pub mod elementwise;
 pub mod gated_activation;
 pub mod gated_matmul;
 pub mod gather_rows;
+pub mod gpu;
 pub mod increment;
 pub mod kv_cache_write;
 mod lanes;

@@ -1,6 +1,6 @@
 //! The devices on which every operation is tested.
 
-use crate::{BackendKind, CpuDeviceOptions, CpuLevel, EmulatorOptions, MlxDevice, Result, TraceOptions, env};
+use crate::{CpuDeviceOptions, CpuLevel, EmulatorOptions, MlxDevice, Result, TraceOptions, env};
 
 /// One CPU device for each instruction level that this processor has, the recording backend with
 /// memory of its own, the emulator of GPUs, and every GPU present.
@@ -38,9 +38,4 @@ fn emulator() -> Result<Option<MlxDevice>> {
     let cache = env::cache_dir()?.join("emulator");
     let schedule = env::emulator_schedule().expect("ANYMLX_EMULATOR_SCHEDULE");
     MlxDevice::emulator(&EmulatorOptions { sanitizer, schedule, ..EmulatorOptions::new(cache) }).map(Some)
-}
-
-/// True where a kernel runs thread by thread: large shapes take too long there.
-pub(crate) fn is_slow(device: &MlxDevice) -> bool {
-    device.info().backend == BackendKind::Emulator
 }

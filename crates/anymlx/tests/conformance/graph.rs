@@ -94,7 +94,7 @@ pub fn a_graph_may_be_dropped_in_flight(subject: &Subject) {
         let input = u32s(device, &[7; 256]);
         let graph = device
             .record(|encoder| {
-                dispatch(encoder, &gate.kernel, &[read(&input)], 1);
+                dispatch(encoder, gate.kernel(1), &[read(&input)], 1);
                 dispatch(encoder, &add_one(device), &[read(&input), write(&output)], 256);
                 Ok(())
             })

@@ -83,6 +83,9 @@ pub fn storage_dropped_in_flight_is_freed_afterwards(subject: &Subject) {
 
 /// The device then ends on the thread that ran the kernel, which cannot wait for itself.
 pub fn a_kernel_may_hold_the_last_handle_of_its_device(subject: &Subject) {
+    if subject.is_gpu() {
+        return eprintln!("skipped: a GPU's kernel holds nothing of the host's");
+    }
     let device = subject.another();
     let drops = Drops::default();
     let (buffer, sentinel) = (u32s(&device, &[1; 4]), drops.sentinel());
@@ -97,7 +100,7 @@ pub fn a_kernel_may_hold_the_last_handle_of_its_device(subject: &Subject) {
     );
     gate.enter(&device, &[]);
     submit(&device, &holding, &[], 1);
-    submit(&device, &gate.kernel, &[], 1);
+    submit(&device, gate.kernel(0), &[], 1);
     drop((device, holding));
     gate.open();
     drop(gate);
@@ -127,6 +130,9 @@ pub fn an_owner_may_hold_a_buffer_of_its_device(subject: &Subject) {
 }
 
 pub fn waiting_gives_back_what_kernels_hold(subject: &Subject) {
+    if subject.is_gpu() {
+        return eprintln!("skipped: a GPU's kernel holds nothing of the host's");
+    }
     let device = subject.another();
     let drops = Drops::default();
     let sentinel = drops.sentinel();

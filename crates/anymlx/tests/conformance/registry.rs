@@ -3,20 +3,22 @@
 use anymlx::{CpuKernel, KernelSource, MlxError};
 
 use crate::{
+    gpu,
     subject::Subject,
     support::{add_one, assert_error, invalid, submit_add_one, u32s, values},
 };
 
-fn source(name: &str) -> KernelSource<'_> {
-    KernelSource { name, gpu: "", cpu: Some(CpuKernel::whole(|_| Ok(()))) }
+fn source<'a>(name: &'a str, gpu: &'a str) -> KernelSource<'a> {
+    KernelSource { name, gpu, cpu: Some(CpuKernel::whole(|_| Ok(()))) }
 }
 
 pub fn unknown_names_get_the_nearest(subject: &Subject) {
     let kernels = subject.device.kernels();
     let nothing = kernels.get("rms_norm").unwrap_err();
     assert!(matches!(&nothing, MlxError::KernelNotFound { nearest: None, .. }), "{nothing}");
-    for name in ["rms_norm_f32", "rms_norm_f16", "softmax_f32"] {
-        kernels.register(source(name)).unwrap();
+    let names = ["rms_norm_f32", "rms_norm_f16", "softmax_f32"];
+    for name in names {
+        kernels.register(source(name, &gpu::idle(names))).unwrap();
     }
     let near = kernels.get("rmsnorm_f32").unwrap_err();
     assert!(matches!(&near, MlxError::KernelNotFound { name, nearest: Some(nearest) }
@@ -30,9 +32,9 @@ pub fn unknown_names_get_the_nearest(subject: &Subject) {
 
 pub fn names_are_unique(subject: &Subject) {
     let kernels = subject.device.kernels();
-    kernels.register(source("mine")).unwrap();
-    assert_error(kernels.register(source("mine")), invalid, &["register", "`mine`", "already"]);
-    assert_error(kernels.register(source("")), invalid, &["register", "empty"]);
+    kernels.register(source("mine", "")).unwrap();
+    assert_error(kernels.register(source("mine", "")), invalid, &["register", "`mine`", "already"]);
+    assert_error(kernels.register(source("", "")), invalid, &["register", "empty"]);
     assert_eq!(kernels.names(), ["mine"]);
 }
 
@@ -55,7 +57,7 @@ pub fn kernels_are_shared_between_threads(subject: &Subject) {
     std::thread::scope(|scope| {
         for thread in 0..8 {
             scope.spawn(move || {
-                device.kernels().register(source(&format!("thread_{thread}"))).unwrap();
+                device.kernels().register(source(&format!("thread_{thread}"), "")).unwrap();
                 let (from, to) = (u32s(device, &[thread]), u32s(device, &[0]));
                 submit_add_one(device, &from, &to).unwrap().wait().unwrap();
                 assert_eq!(values(&to), [thread + 1]);

@@ -1,6 +1,6 @@
 //! The devices under test.
 
-use anymlx::{CpuDeviceOptions, MlxDevice, TraceOptions};
+use anymlx::{BackendKind, CpuDeviceOptions, CudaOptions, MlxDevice, TraceOptions};
 
 /// A device under test, and how to open more of its kind.
 pub struct Subject {
@@ -9,8 +9,8 @@ pub struct Subject {
 }
 
 impl Subject {
-    fn new(open: fn(Option<u64>) -> MlxDevice) -> Self {
-        Self { device: open(None), open }
+    fn new(open: fn(Option<u64>) -> MlxDevice) -> Option<Self> {
+        Some(Self { device: open(None), open })
     }
 
     /// Another device of the same kind.
@@ -27,6 +27,16 @@ impl Subject {
     pub fn is_unified(&self) -> bool {
         self.device.info().unified
     }
+
+    /// Kernels run from their texts for GPUs, not as the Rust functions that a test gives.
+    pub fn is_gpu(&self) -> bool {
+        is_gpu(&self.device)
+    }
+}
+
+/// See [`Subject::is_gpu`].
+pub fn is_gpu(device: &MlxDevice) -> bool {
+    device.info().backend == BackendKind::Cuda
 }
 
 fn cpu(threads: usize, memory_limit: Option<u64>) -> MlxDevice {
@@ -40,20 +50,36 @@ fn trace(unified: bool, memory_limit: Option<u64>) -> MlxDevice {
     MlxDevice::trace(&options).expect("the recording backend opens")
 }
 
-pub fn cpu_one_thread() -> Subject {
+pub fn cpu_one_thread() -> Option<Subject> {
     Subject::new(|limit| cpu(1, limit))
 }
 
-pub fn cpu_threads() -> Subject {
+pub fn cpu_threads() -> Option<Subject> {
     Subject::new(|limit| cpu(3, limit))
 }
 
 /// Host and device share memory, as on Apple's GPUs.
-pub fn trace_unified() -> Subject {
+pub fn trace_unified() -> Option<Subject> {
     Subject::new(|limit| trace(true, limit))
 }
 
 /// Host and device have memory of their own, as with NVIDIA's GPUs.
-pub fn trace_apart() -> Subject {
+pub fn trace_apart() -> Option<Subject> {
     Subject::new(|limit| trace(false, limit))
+}
+
+fn open_cuda(memory_limit: Option<u64>) -> anymlx::Result<MlxDevice> {
+    let cache_folder = Some(std::env::temp_dir().join("anymlx-conformance-kernels"));
+    MlxDevice::cuda_with(&CudaOptions { memory_limit, cache_folder, ..CudaOptions::default() })
+}
+
+/// The first GPU of NVIDIA's, each device in a context of its own.
+pub fn cuda() -> Option<Subject> {
+    match open_cuda(None) {
+        Ok(_) => Subject::new(|limit| open_cuda(limit).expect("it opened before")),
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            None
+        }
+    }
 }

@@ -10,6 +10,8 @@ use anymlx::{
     Submission, read, write,
 };
 
+use crate::{gpu, subject::is_gpu};
+
 /// Longer than anything here takes, on a busy machine too.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -25,9 +27,9 @@ pub fn values(buffer: &MlxBuffer) -> Vec<u32> {
     buffer.to_vec::<u32>().expect("readable")
 }
 
-/// Registers and compiles a kernel of the test's own.
+/// Registers and compiles a kernel of the test's own; on a GPU it is the one of that name in [`gpu`].
 pub fn kernel(device: &MlxDevice, name: &str, cpu: CpuKernel) -> Kernel {
-    device.kernels().register(KernelSource { name, gpu: "", cpu: Some(cpu) }).expect("a new name");
+    device.kernels().register(KernelSource { name, gpu: &gpu::text(), cpu: Some(cpu) }).expect("a new name");
     device.kernels().get(name).expect("compiles")
 }
 
@@ -75,11 +77,12 @@ struct GateState {
 
 type Shared = Arc<(Mutex<GateState>, Condvar)>;
 
-/// A kernel that stays on the device until the test lets it go.
+/// A kernel that stays on the device until the test lets it go; on a GPU for a fixed time. One to a device.
 #[derive(Debug)]
 pub struct Gate {
     shared: Shared,
-    pub kernel: Kernel,
+    /// By the number of bindings.
+    kernels: [Kernel; 3],
 }
 
 fn locked(shared: &Shared) -> MutexGuard<'_, GateState> {
@@ -97,21 +100,28 @@ fn wait_for(shared: &Shared, met: impl Fn(&GateState) -> bool) -> bool {
 impl Gate {
     pub fn new(device: &MlxDevice) -> Self {
         let shared = Shared::default();
-        let inside = Arc::clone(&shared);
-        let cpu = CpuKernel::whole(move |_| {
-            locked(&inside).entered = true;
-            inside.1.notify_all();
-            if wait_for(&inside, |state| state.open) { Ok(()) } else { Err("nobody opened the gate".into()) }
+        let kernels = std::array::from_fn(|bindings| {
+            let inside = Arc::clone(&shared);
+            let cpu = CpuKernel::whole(move |_| {
+                locked(&inside).entered = true;
+                inside.1.notify_all();
+                if wait_for(&inside, |state| state.open) { Ok(()) } else { Err("nobody opened the gate".into()) }
+            });
+            kernel(device, &format!("gate_{bindings}"), cpu)
         });
-        static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-        let name = format!("gate_{}", NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-        Self { shared, kernel: kernel(device, &name, cpu) }
+        Self { shared, kernels }
     }
 
-    /// Submits the kernel with `bindings` and returns once it runs.
+    /// The kernel for a number of bindings.
+    pub fn kernel(&self, bindings: usize) -> &Kernel {
+        &self.kernels[bindings]
+    }
+
+    /// Submits the kernel with `bindings` and returns once it runs, or on a GPU is about to.
     pub fn enter(&self, device: &MlxDevice, bindings: &[Binding<'_>]) -> Submission {
-        let submission = submit(device, &self.kernel, bindings, 1);
-        assert!(wait_for(&self.shared, |state| state.entered), "the gate kernel has not started");
+        let submission = submit(device, self.kernel(bindings.len()), bindings, 1);
+        let entered = is_gpu(device) || wait_for(&self.shared, |state| state.entered);
+        assert!(entered, "the gate kernel has not started");
         submission
     }
 

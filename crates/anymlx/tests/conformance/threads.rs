@@ -8,6 +8,7 @@ use std::sync::{
 use anymlx::{CpuKernel, KernelSource, MlxBufferPool, MlxError, read, write};
 
 use crate::{
+    gpu,
     subject::Subject,
     support::{add_one, dispatch, submit_add_one, u32s, values},
 };
@@ -20,13 +21,15 @@ pub fn many_threads_share_a_device(subject: &Subject) {
     let shared = u32s(device, &(0..231).collect::<Vec<_>>());
     let results = u32s(device, &[0; THREADS as usize * 7]);
     let start = Barrier::new(THREADS as usize);
-    let (shared, results, start) = (&shared, &results, &start);
+    let names: Vec<_> = (0..THREADS).map(|thread| format!("thread_{thread}")).collect();
+    let text = gpu::idle(names.iter().map(String::as_str));
+    let (shared, results, start, text) = (&shared, &results, &start, &text);
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             scope.spawn(move || {
                 let name = format!("thread_{thread}");
                 let cpu = Some(CpuKernel::whole(|_| Ok(())));
-                device.kernels().register(KernelSource { name: &name, gpu: "", cpu }).unwrap();
+                device.kernels().register(KernelSource { name: &name, gpu: text, cpu }).unwrap();
                 let mut pool = MlxBufferPool::new();
                 let own = results.slice_view(u64::from(thread) * 28, 7);
                 start.wait();

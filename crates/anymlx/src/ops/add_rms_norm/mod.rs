@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{CommandEncoder, DType, MlxBuffer, Result, read, read_write, write};
 
-const GPU: &str = gpu_text!("add_rms_norm.gpu.cpp");
+pub(super) const GPU: &str = gpu_text!("add_rms_norm.gpu.cpp");
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{CommandEncoder, DType, MlxBuffer, Result, read, write};
 
-const GPU: &str = gpu_text!("argmax.gpu.cpp");
+pub(super) const GPU: &str = gpu_text!("argmax.gpu.cpp");
 
 /// `output[r]` = index of the largest value of row `r`, the lowest index among equals.
 ///

@@ -3,6 +3,7 @@
 //! <https://arxiv.org/abs/1805.02867>).
 
 mod cpu;
+pub(super) mod gpu;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -19,8 +20,6 @@ use plan::{Plan, Problem};
 
 /// Positions are compared as `f32` in places.
 const MAX_CAPACITY: usize = 1 << 24;
-
-const GPU: &str = "";
 
 /// Parameters of [`attention`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -121,13 +120,16 @@ pub fn attention(
         parts: check.u32("parts", parts)?,
         tile_rows: check.u32("tile_rows", tile_rows)?,
     };
+    if encoder.device().runs_gpu_kernels() {
+        return gpu::attention(encoder, check, &block, tokens, [queries, key_cache, value_cache, positions, output]);
+    }
     let [q, k, v, p] = [queries, key_cache, value_cache, positions].map(read);
     let is_half = key_cache.dtype() == DType::F16;
     match plan {
         Plan::Tiles { rows } => {
             let kernel = match is_half {
-                true => launch::kernel::<cpu::Tiles<f16>>(encoder, "attention_tiles", DType::F16, GPU)?,
-                false => launch::kernel::<cpu::Tiles<f32>>(encoder, "attention_tiles", DType::F32, GPU)?,
+                true => launch::kernel::<cpu::Tiles<f16>>(encoder, "attention_tiles", DType::F16, "")?,
+                false => launch::kernel::<cpu::Tiles<f32>>(encoder, "attention_tiles", DType::F32, "")?,
             };
             let tiles = tokens.saturating_mul(heads / kv_heads).div_ceil(rows);
             let launch = Launch {
@@ -140,8 +142,8 @@ pub fn attention(
         }
         Plan::Spans { slices, parts } => {
             let kernel = match is_half {
-                true => launch::kernel::<cpu::Spans<f16>>(encoder, "attention_spans", DType::F16, GPU)?,
-                false => launch::kernel::<cpu::Spans<f32>>(encoder, "attention_spans", DType::F32, GPU)?,
+                true => launch::kernel::<cpu::Spans<f16>>(encoder, "attention_spans", DType::F16, "")?,
+                false => launch::kernel::<cpu::Spans<f32>>(encoder, "attention_spans", DType::F32, "")?,
             };
             let launch = Launch {
                 groups: [
@@ -161,7 +163,7 @@ pub fn attention(
             let shape = [tokens, heads, parts, head_dim.saturating_add(2)];
             let partials = encoder.scratch(&mut MlxBufferPool::new(), DType::F32, &shape)?;
             encoder.dispatch(&kernel, &[q, k, v, p, write(&partials)], &block, launch)?;
-            let join = launch::kernel::<cpu::Join>(encoder, "attention_join", DType::F32, GPU)?;
+            let join = launch::kernel::<cpu::Join>(encoder, "attention_join", DType::F32, "")?;
             let launch =
                 launch::rows(check, tokens.saturating_mul(heads), parts.saturating_mul(head_dim), LIGHT_CHUNK)?;
             encoder.dispatch(&join, &[read(&partials), write(output)], &block, launch)

@@ -12,6 +12,8 @@ use super::{
 };
 use crate::{CommandEncoder, DType, KernelKey, MlxBuffer, Result, read, registry::BuiltIn, write};
 
+pub(super) const GPU: &str = gpu_text!("copy.gpu.cpp");
+
 /// `to = from`, element by element, in the dtype of `to`: among `F32`, `F16` and `BF16`, or between
 /// any two of the same dtype.
 ///
@@ -39,7 +41,7 @@ pub fn copy(encoder: &mut CommandEncoder, from: &MlxBuffer, to: &MlxBuffer) -> R
     let (cpu, variant) = cpu::cast(from.dtype(), to.dtype())
         .ok_or_else(|| check.error(format_args!("{} to {} has no kernel", from.dtype(), to.dtype())))?;
     let key = KernelKey { operation: "copy", element: TensorType::Dense(from.dtype()), variant };
-    let kernel = encoder.device().kernels().built_in(&BuiltIn { key, gpu: gpu_text!("copy.gpu.cpp"), cpu })?;
+    let kernel = encoder.device().kernels().built_in(&BuiltIn { key, gpu: GPU, cpu })?;
     let launch = launch::elements(check, count, LIGHT_CHUNK)?;
     encoder.dispatch(&kernel, &[read(from), write(to)], &check.u32("element count", count)?, launch)
 }

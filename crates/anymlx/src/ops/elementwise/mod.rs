@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{CommandEncoder, DType, Launch, MlxBuffer, Result, read, read_write, write};
 
-const GPU: &str = gpu_text!("elementwise.gpu.cpp");
+pub(super) const GPU: &str = gpu_text!("elementwise.gpu.cpp");
 
 /// What kernels for GPUs need to know of sums and products.
 #[repr(C)]

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{CommandEncoder, DType, MlxBuffer, Result, read, write};
 
-const GPU: &str = gpu_text!("../gpu/activation.h", "gated_activation.gpu.cpp");
+pub(super) const GPU: &str = gpu_text!("../gpu/activation.h", "gated_activation.gpu.cpp");
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]

@@ -7,7 +7,7 @@ mod tests;
 use super::{
     Activation,
     check::Check,
-    matmul::{MatmulInput, Prepared, cpu::Epilogue},
+    matmul::{MatmulInput, Prepared, cpu::Epilogue, gpu},
 };
 use crate::{CommandEncoder, MlxBuffer, Result, Weight, read, write};
 
@@ -29,6 +29,9 @@ pub fn gated_matmul(
 ) -> Result<()> {
     let check = Check::new("gated_matmul");
     let prepared = Prepared::new(check, input, &[("gate", gate), ("up", up)], output)?;
+    if encoder.device().runs_gpu_kernels() {
+        return gpu::gated_matmul(encoder, &prepared, input, [gate, up], output, activation);
+    }
     let bindings = [read(prepared.input), read(gate.data()), read(up.data()), write(output)];
     prepared.dispatch(encoder, &bindings, Epilogue::Gate(activation))
 }

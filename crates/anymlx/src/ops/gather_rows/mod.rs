@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{CommandEncoder, DType, KernelKey, Launch, MlxBuffer, Result, Weight, read, registry::BuiltIn, write};
 
-const GPU: &str = gpu_text!("../gpu/quant.h", "../gpu/dense.h", "gather_rows.gpu.cpp");
+pub(super) const GPU: &str = gpu_text!("../gpu/quant.h", "../gpu/dense.h", "gather_rows.gpu.cpp");
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -42,6 +42,9 @@ pub fn gather_rows(
     check.bytes("ids", ids)?;
     check.dtype("output", output, &[DType::F32])?;
     let encoding = super::matmul::check_encoding(check, "table", table)?;
+    if encoder.device().runs_gpu_kernels() {
+        super::gpu::check_format(check, "table", table.encoding())?;
+    }
     let count = ids.element_count();
     let (rows, columns) = check.rows("output", output)?;
     check.that(

@@ -10,6 +10,8 @@ use bytemuck::{Pod, Zeroable};
 use super::check::Check;
 use crate::{CommandEncoder, DType, KernelKey, Launch, MlxBuffer, Result, read, read_write, registry::BuiltIn};
 
+pub(super) const GPU: &str = gpu_text!("kv_cache_write.gpu.cpp");
+
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Block {
@@ -57,8 +59,7 @@ pub fn kv_cache_write(
     };
     let key = KernelKey { operation: "kv_cache_write", element: TensorType::Dense(cache.dtype()), variant: "" };
     let cpu = if cache.dtype() == DType::F16 { cpu::F16_KERNEL } else { cpu::F32_KERNEL };
-    let kernel =
-        encoder.device().kernels().built_in(&BuiltIn { key, gpu: gpu_text!("kv_cache_write.gpu.cpp"), cpu })?;
+    let kernel = encoder.device().kernels().built_in(&BuiltIn { key, gpu: GPU, cpu })?;
     let launch = Launch {
         groups: [block.tokens, block.kv_heads, 1],
         threads_per_group: super::launch::threads_for(head_dim),

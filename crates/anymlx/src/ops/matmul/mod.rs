@@ -4,9 +4,11 @@
 //! * `part.rs` is what a method does: sixteen weight rows times a few tokens.
 //! * `cpu.rs` walks the parts and writes the output.
 //! * `quantized/` and `dense/` hold the methods.
+//! * `gpu.rs` chooses among the kernels for GPUs.
 
 pub(in crate::ops) mod cpu;
 mod dense;
+pub(in crate::ops) mod gpu;
 mod part;
 mod quantized;
 mod select;
@@ -73,6 +75,9 @@ pub fn matmul(
         check.dtype("bias", bias, &[DType::F32])?;
         check.shape("bias", bias, &[weight.rows()])?;
         bindings.push(read(bias));
+    }
+    if encoder.device().runs_gpu_kernels() {
+        return gpu::matmul(encoder, &prepared, weight, output, bias);
     }
     prepared.dispatch(encoder, &bindings, cpu::Epilogue::Bias)
 }

@@ -18,7 +18,7 @@ pub use layout::quantized_activation_bytes;
 pub(in crate::ops) use layout::{ALIGNMENT, GROUP, QuantizedLayout, QuantizedRow, SUM_GROUP};
 pub use refined::quantize_activations_refined;
 
-const GPU: &str = gpu_text!("quantize_activations.gpu.cpp");
+pub(super) const GPU: &str = gpu_text!("quantize_activations.gpu.cpp");
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -29,6 +29,17 @@ struct Block {
     row_bytes: u32,
     /// 1 when four values may be read at a time.
     vectors: u32,
+}
+
+impl Block {
+    fn new(check: Check, layout: QuantizedLayout, input: &MlxBuffer) -> Result<Self> {
+        Ok(Self {
+            columns: check.u32("columns", layout.columns)?,
+            groups: check.u32("groups", layout.groups)?,
+            row_bytes: check.u32("row bytes", layout.row_bytes)?,
+            vectors: u32::from(launch::vector_columns(layout.columns, &[input]) > 0),
+        })
+    }
 }
 
 /// Rounds each group of 32 activations to 8 bits: `q = round(x * 127 / amax)`, ties to even, `x ≈ q * amax / 127`.
@@ -46,12 +57,7 @@ pub fn quantize_activations(encoder: &mut CommandEncoder, input: &MlxBuffer, out
     check.dtype("input", input, &[DType::F32])?;
     let (rows, columns) = check.rows("input", input)?;
     let layout = check_quantized(check, "output", output, rows, columns)?;
-    let block = Block {
-        columns: check.u32("columns", columns)?,
-        groups: check.u32("groups", layout.groups)?,
-        row_bytes: check.u32("row bytes", layout.row_bytes)?,
-        vectors: u32::from(launch::vector_columns(columns, &[input]) > 0),
-    };
+    let block = Block::new(check, layout, input)?;
     let launch = launch::rows(check, rows, columns, LIGHT_CHUNK / 2)?;
     let kernel = launch::kernel::<cpu::QuantizeActivations>(encoder, OPERATION, DType::F32, GPU)?;
     encoder.dispatch(&kernel, &[read(input), write(output)], &block, launch)

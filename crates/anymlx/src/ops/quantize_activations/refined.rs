@@ -1,18 +1,17 @@
 //! Activations rounded to 8 bits in two steps, for about 15 bits in all.
 
 use super::{
-    check_quantized, cpu,
+    Block, GPU, check_quantized, cpu,
     layout::{GROUP, QuantizedLayout},
 };
 use crate::{
-    CommandEncoder, DType, Invocation, KernelKey, KernelResult, Launch, MlxBuffer, Result, TensorType,
+    CommandEncoder, DType, Invocation, KernelResult, MlxBuffer, Result,
     ops::{
         check::Check,
-        lanes::{self, LaneKernel, Lanes},
+        lanes::{LaneKernel, Lanes},
+        launch::{self, LIGHT_CHUNK},
     },
-    read,
-    registry::BuiltIn,
-    write,
+    read, write,
 };
 
 /// As [`quantize_activations`](super::quantize_activations), with two rows of output for each row of input: the 8-bit
@@ -27,19 +26,11 @@ pub fn quantize_activations_refined(encoder: &mut CommandEncoder, input: &MlxBuf
     let check = Check::new(OPERATION);
     check.dtype("input", input, &[DType::F32])?;
     let (rows, columns) = check.rows("input", input)?;
-    check_quantized(check, "output", output, rows.saturating_mul(2), columns)?;
-    let columns = check.u32("columns", columns)?;
-    let level = encoder.device().cpu_level();
-    let key = KernelKey { operation: OPERATION, element: TensorType::Dense(DType::F32), variant: level.name() };
-    let kernel = BuiltIn { key, gpu: "", cpu: lanes::kernel::<Refined>(level) };
-    let kernel = encoder.device().kernels().built_in(&kernel)?;
-    let launch = Launch {
-        groups: [check.u32("rows", rows)?, 1, 1],
-        threads_per_group: 32,
-        items: rows,
-        items_per_chunk: (8 * 1024 / columns as usize).max(1),
-    };
-    encoder.dispatch(&kernel, &[read(input), write(output)], &columns, launch)
+    let layout = check_quantized(check, "output", output, rows.saturating_mul(2), columns)?;
+    let block = Block::new(check, layout, input)?;
+    let kernel = launch::kernel::<Refined>(encoder, OPERATION, DType::F32, GPU)?;
+    let launch = launch::rows(check, rows, columns, LIGHT_CHUNK / 2)?;
+    encoder.dispatch(&kernel, &[read(input), write(output)], &block, launch)
 }
 
 struct Refined;
@@ -48,7 +39,7 @@ struct Refined;
 unsafe impl LaneKernel for Refined {
     #[inline(always)]
     fn run<L: Lanes>(invocation: &Invocation<'_>) -> KernelResult {
-        let columns = invocation.params::<u32>() as usize;
+        let columns = invocation.params::<Block>().columns as usize;
         let layout = QuantizedLayout::new(columns).ok_or("columns are no multiple of 32")?;
         let input = invocation.input::<f32>(0);
         for row in invocation.items() {

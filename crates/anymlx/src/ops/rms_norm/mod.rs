@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{CommandEncoder, DType, MlxBuffer, Result, read, read_write, write};
 
-const GPU: &str = gpu_text!("rms_norm.gpu.cpp");
+pub(super) const GPU: &str = gpu_text!("rms_norm.gpu.cpp");
 
 /// Parameters of [`rms_norm`].
 #[derive(Debug, Clone, Copy, PartialEq)]

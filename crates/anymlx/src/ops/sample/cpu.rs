@@ -78,12 +78,12 @@ fn draw<L: Lanes>(logits: &[f32], step: u32, block: &Block) -> Result<usize, Ker
     }
     if block.top_p < 1.0 {
         let total = total(logits, scale, &kept);
-        let target = ((f64::from(block.top_p) * total as f64).ceil() as u64).clamp(1, total);
+        let target = share_of(total, block).clamp(1, total);
         let (floor, above) = select_by_weight(logits, [kept.floor, max], target, scale);
         let weight = weights(&[floor], scale)[0].max(1);
         kept = Kept { floor, ties: (target - above).div_ceil(weight), ..kept };
     }
-    kept.least = ((f64::from(block.min_p) * f64::from(ONE)).ceil() as u64).max(1);
+    kept.least = u64::from(block.least[1]) << 32 | u64::from(block.least[0]);
     let [low, high, ..] = philox([step, 0, 0, 0], block.seed);
     let random = u64::from(high) << 32 | u64::from(low);
     let total = total(logits, scale, &kept);
@@ -98,6 +98,14 @@ fn draw<L: Lanes>(logits: &[f32], step: u32, block: &Block) -> Result<usize, Ker
         ControlFlow::Continue(())
     });
     drawn.ok_or_else(|| KernelFault("the weights changed during the draw".into()))
+}
+
+/// `ceil(top_p * total)`, exactly.
+fn share_of(total: u64, block: &Block) -> u64 {
+    let product = u128::from(total) * u128::from(block.top_p_mantissa);
+    // Below 2^87, so that a larger shift leaves nothing either.
+    let shift = block.top_p_shift.min(100);
+    (product >> shift) as u64 + u64::from(product.trailing_zeros() < shift)
 }
 
 /// Weights of up to [`CHUNK`] logits. The operations are the same at every level, so that the sums are.

@@ -10,7 +10,7 @@ use bytemuck::{Pod, Zeroable};
 use super::{argmax, check::Check, launch};
 use crate::{CommandEncoder, DType, Launch, MlxBuffer, Result, read, write};
 
-const GPU: &str = "";
+pub(super) const GPU: &str = gpu_text!("sample.gpu.cpp");
 
 /// Parameters of [`sample`]. Filters apply in the order of the fields, as in Hugging Face
 /// `transformers`: each sees what the one before it has left.
@@ -45,6 +45,24 @@ struct Block {
     top_p: f32,
     min_p: f32,
     seed: [u32; 2],
+    count: u32,
+    /// Lower and upper half of the least weight that `min_p` keeps.
+    least: [u32; 2],
+    /// `top_p` is `mantissa / 2^shift`.
+    top_p_mantissa: u32,
+    top_p_shift: u32,
+}
+
+/// `value`, in 0..=1, as a whole number below 2^24 and the power of two that divides it.
+fn as_fraction(value: f32) -> (u32, u32) {
+    let (exponent, mantissa) = (value.to_bits() >> 23, value.to_bits() & 0x7f_ffff);
+    if exponent == 0 { (mantissa, 149) } else { (mantissa | 0x80_0000, 150 - exponent) }
+}
+
+/// The least weight that `min_p` keeps, of weights up to 2^40.
+fn least_weight(min_p: f32) -> u64 {
+    // Exact: 24 bits times a power of two.
+    ((f64::from(min_p) * (1_u64 << 40) as f64).ceil() as u64).max(1)
 }
 
 /// The most logits that one draw can take: their weights, of up to 2^40, must sum to less than 2^63.
@@ -91,12 +109,18 @@ pub fn sample(
     if !inverse_temperature.is_finite() {
         return argmax(encoder, logits, output);
     }
+    let (top_p_mantissa, top_p_shift) = as_fraction(top_p);
+    let least = least_weight(min_p);
     let block = Block {
         inverse_temperature,
         top_k: u32::try_from(top_k).unwrap_or(u32::MAX),
         top_p,
         min_p,
         seed: [seed as u32, (seed >> 32) as u32],
+        count: check.u32("logits", columns)?,
+        least: [least as u32, (least >> 32) as u32],
+        top_p_mantissa,
+        top_p_shift,
     };
     let kernel = launch::kernel::<cpu::Sample>(encoder, OPERATION, DType::F32, GPU)?;
     let launch = Launch { groups: [1; 3], threads_per_group: 1024, items: 1, items_per_chunk: 1 };

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{CommandEncoder, DType, MlxBuffer, Result, read, write};
 
-const GPU: &str = gpu_text!("softmax.gpu.cpp");
+pub(super) const GPU: &str = gpu_text!("softmax.gpu.cpp");
 
 /// `output[r, c] = e^(input[r, c] - max_r) / sum_c e^(input[r, c] - max_r)`, over the last extent.
 ///

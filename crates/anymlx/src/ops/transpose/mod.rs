@@ -10,6 +10,8 @@ use bytemuck::{Pod, Zeroable};
 use super::check::Check;
 use crate::{CommandEncoder, DType, KernelKey, Launch, MlxBuffer, Result, read, registry::BuiltIn, write};
 
+pub(super) const GPU: &str = gpu_text!("transpose.gpu.cpp");
+
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Block {
@@ -40,8 +42,7 @@ pub fn transpose(encoder: &mut CommandEncoder, input: &MlxBuffer, output: &MlxBu
     } else {
         KernelKey { operation: "transpose", element: TensorType::Dense(input.dtype()), variant }
     };
-    let gpu = gpu_text!("transpose.gpu.cpp");
-    let kernel = encoder.device().kernels().built_in(&BuiltIn { key, gpu, cpu })?;
+    let kernel = encoder.device().kernels().built_in(&BuiltIn { key, gpu: GPU, cpu })?;
     let tile = cpu::TILE as u32;
     let launch = Launch {
         groups: [block.columns.div_ceil(tile), block.rows.div_ceil(tile), 1],

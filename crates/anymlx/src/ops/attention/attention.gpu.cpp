@@ -1,0 +1,221 @@
+// output[t, h] = sum_k softmax_k(scale * queries[t, h] . keys[h', k]) values[h', k] over the keys
+// max(0, position - window + 1) ..= position, with h' = h / (heads / kv_heads); scores may be capped to
+// cap * tanh(score / cap).
+//
+//   queries, output: f32 [tokens, heads, head_dim]    positions: u32 [tokens]
+//   keys, values: ELEMENT [kv_heads, capacity, head_dim]
+//
+// attention_ELEMENT_dD_gG, for head_dim up to D: a threadgroup takes one token (z), up to G query heads
+// that share a key head (y: key head, then slice of its heads), and a part of the keys (x). Each key is
+// read once for all G heads, by D / 8 lanes, so a simdgroup reads several keys side by side. Every such
+// set of lanes has an online softmax of its own in f32; they are joined by shuffles, then through
+// threadgroup memory. With one part the result is the output; with more, each leaves its maximum,
+// total and sums for attention_join.
+struct AttentionBlock {
+  uint heads, kv_heads, head_dim, capacity, window;  // window: 2^32 - 1 for none
+  float scale, softcap;                              // softcap: 0 for none
+  uint slices, parts, vectors;                       // vectors: 1 where four elements may be read at once
+};
+
+typedef GPU_CAT(dense_, ELEMENT) Stored;
+
+enum { MAX_SIMDS = 8 };
+
+// Elements d .. d + 3 of a head, 0 past its end
+template <typename P>
+FN float4 four_of_head(P head, uint d, AttentionBlock p) {
+  if (p.vectors && d < p.head_dim) return load4(head + d);
+  float4 v = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+  if (d < p.head_dim) v.x = ld(head + d);
+  if (d + 1 < p.head_dim) v.y = ld(head + d + 1);
+  if (d + 2 < p.head_dim) v.z = ld(head + d + 2);
+  if (d + 3 < p.head_dim) v.w = ld(head + d + 3);
+  return v;
+}
+
+// What one set of lanes has seen: the maximum of the scores, and relative to it the sum of the weights
+// and of the weighted values. Lane l of a set has elements 4 (C l + c) .. + 3.
+template <int C> struct Seen { float top, total; float4 sums[C]; };
+
+template <int C> FN Seen<C> nothing_seen() {
+  Seen<C> s;
+  s.top = GPU_LOWEST;
+  s.total = 0.0f;
+  for (int c = 0; c < C; c++) s.sums[c] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+  return s;
+}
+
+// Joins the sets of a simdgroup: afterwards every lane has the sums of its elements over all of them.
+template <int C> FN Seen<C> join_sets(Seen<C> s, ushort lanes) {
+  for (ushort m = lanes; m < 32; m <<= 1) {
+    const float other_top = simd_shuffle_xor(s.top, m), top = max(s.top, other_top);
+    const float mine = exp(s.top - top), other = exp(other_top - top);
+    s.total = s.total * mine + simd_shuffle_xor(s.total, m) * other;
+    for (int c = 0; c < C; c++) {
+      const float4 v = make_float4(simd_shuffle_xor(s.sums[c].x, m), simd_shuffle_xor(s.sums[c].y, m),
+                                   simd_shuffle_xor(s.sums[c].z, m), simd_shuffle_xor(s.sums[c].w, m));
+      s.sums[c] = s.sums[c] * mine + v * other;
+    }
+    s.top = top;
+  }
+  return s;
+}
+
+// Takes the keys first, first + step, .. below `last` (each lane's set its own) for G queries.
+template <int LANES, int C, int G>
+FN void see_keys(THREAD Seen<C>* seen, const DEVICE float* queries, const DEVICE Stored* keys,
+                 const DEVICE Stored* values, AttentionBlock p, uint first_head, uint last_head, uint first, uint last,
+                 uint step, uint lane) {
+  const uint l = lane % LANES, set = lane / LANES;
+  float4 q[G][C];
+  UNROLL
+  for (int g = 0; g < G; g++) {
+    UNROLL
+    for (int c = 0; c < C; c++) {
+      const DEVICE float* head = queries + u64(min(first_head + g, last_head)) * p.head_dim;
+      q[g][c] = four_of_head(head, 4 * (C * l + c), p) * p.scale;
+    }
+  }
+  for (uint key = first; key < last; key += step) {
+    // The last sets may have no key left; they take part in the shuffles with a weight of 0.
+    const bool has_key = key + set < last;
+    const u64 at = u64(has_key ? key + set : last - 1) * p.head_dim;
+    float4 k[C], v[C];
+    UNROLL
+    for (int c = 0; c < C; c++) {
+      k[c] = four_of_head(keys + at, 4 * (C * l + c), p);
+      v[c] = four_of_head(values + at, 4 * (C * l + c), p);
+    }
+    UNROLL
+    for (int g = 0; g < G; g++) {
+      float score = 0.0f;
+      UNROLL
+      for (int c = 0; c < C; c++) score += dot(q[g][c], k[c]);
+      for (ushort m = LANES / 2; m > 0; m >>= 1) score += simd_shuffle_xor(score, m);
+      if (p.softcap > 0.0f) score = p.softcap * tanh(score / p.softcap);
+      if (has_key) {
+        const float top = max(seen[g].top, score), keep = exp(seen[g].top - top), weight = exp(score - top);
+        seen[g].total = seen[g].total * keep + weight;
+        UNROLL
+        for (int c = 0; c < C; c++) seen[g].sums[c] = seen[g].sums[c] * keep + v[c] * weight;
+        seen[g].top = top;
+      }
+    }
+  }
+}
+
+struct Span { uint first, last; };
+
+// The keys of part `part` of `parts` of those that `position` sees
+FN Span span_of(uint position, uint part, AttentionBlock p) {
+  const uint start = position + 1 > p.window ? position + 1 - p.window : 0, count = position + 1 - start;
+  const uint length = (count + p.parts - 1) / p.parts;
+  Span s;
+  s.first = start + min(part * length, count);
+  s.last = start + min((part + 1) * length, count);
+  return s;
+}
+
+// Threadgroup memory: the maxima and totals of the simdgroups, and their sums one head after the other.
+struct Joined { THREADGROUP float* tops; THREADGROUP float* totals; THREADGROUP float* sums; };
+
+// Joins the simdgroups for one query head. The result goes to `output`, divided by the total, or, with a
+// place for them, the maximum and total go there and the sums stay as they are.
+template <int LANES, int C>
+FN void join_simdgroups(Seen<C> seen, Joined shared, DEVICE float* output, DEVICE float* partial, uint head_dim,
+                        uint tid, uint threads, uint lane, uint simd_id, uint num_simds) {
+  seen = join_sets<C>(seen, LANES);
+  const uint length = 4 * C * LANES;
+  if (lane == 0) {
+    shared.tops[simd_id] = seen.top;
+    shared.totals[simd_id] = seen.total;
+  }
+  if (lane < LANES) {
+    UNROLL
+    for (int c = 0; c < C; c++) store4(shared.sums + simd_id * length + 4 * (C * lane + c), seen.sums[c]);
+  }
+  BARRIER();
+  float top = GPU_LOWEST, total = 0.0f;
+  for (uint s = 0; s < num_simds; s++) top = max(top, shared.tops[s]);
+  for (uint s = 0; s < num_simds; s++) total += shared.totals[s] * exp(shared.tops[s] - top);
+  for (uint d = tid; d < head_dim; d += threads) {
+    float sum = 0.0f;
+    for (uint s = 0; s < num_simds; s++) sum += shared.sums[s * length + d] * exp(shared.tops[s] - top);
+    if (partial) partial[2 + d] = sum;
+    else output[d] = sum / total;
+  }
+  if (partial && tid == 0) {
+    partial[0] = top;
+    partial[1] = total;
+  }
+  BARRIER();
+}
+
+template <int LANES, int C, int G>
+FN void attend(const DEVICE float* queries, const DEVICE Stored* keys, const DEVICE Stored* values, DEVICE float* output,
+               AttentionBlock p, Joined shared, Span span, uint3 tg_id, uint tid, uint threads, uint lane, uint simd_id,
+               uint num_simds) {
+  const uint token = tg_id.z, kv_head = tg_id.y / p.slices, group = p.heads / p.kv_heads;
+  const uint in_group = tg_id.y % p.slices * G;
+  const uint first_head = kv_head * group + in_group, last_head = kv_head * group + group - 1;
+  const u64 cache = u64(kv_head) * p.capacity * p.head_dim;
+  const uint side_by_side = 32 / LANES;
+  Seen<C> seen[G];
+  UNROLL
+  for (int g = 0; g < G; g++) seen[g] = nothing_seen<C>();
+  see_keys<LANES, C, G>(seen, queries + u64(token) * p.heads * p.head_dim, keys + cache, values + cache, p, first_head,
+                        last_head, span.first + simd_id * side_by_side, span.last, num_simds * side_by_side, lane);
+  UNROLL
+  for (int g = 0; g < G; g++) {
+    if (in_group + g < group) {  // the same for all threads
+      const u64 head = u64(token) * p.heads + first_head + g;
+      DEVICE float* partial = output + (head * p.parts + tg_id.x) * (p.head_dim + 2);
+      DEVICE float* none = nullptr;
+      join_simdgroups<LANES, C>(seen[g], shared, output + head * p.head_dim, p.parts > 1 ? partial : none, p.head_dim,
+                                tid, threads, lane, simd_id, num_simds);
+    }
+  }
+}
+
+// 8 simdgroups x 256 or 4 x 512 elements
+#define ATTENTION(suffix, threads, LANES, C, G)                                                        \
+  KERNEL_BOUNDED(threads, GPU_CAT(GPU_CAT(attention_, ELEMENT), suffix), IN(float, queries), IN(Stored, keys), \
+                 IN(Stored, values), IN(uint, positions), OUT(float, output), PARAMS(AttentionBlock, p)) { \
+    SHARED(float, tops, MAX_SIMDS);                                                                    \
+    SHARED(float, totals, MAX_SIMDS);                                                                  \
+    SHARED(float, sums, threads / 32 * 4 * C * LANES);                                                 \
+    const uint position = positions[tg_id.z];                                                          \
+    Joined shared;                                                                                     \
+    shared.tops = tops;                                                                                \
+    shared.totals = totals;                                                                            \
+    shared.sums = sums;                                                                                \
+    if (position < p.capacity) {                                                                       \
+      attend<LANES, C, G>(queries, keys, values, output, p, shared, span_of(position, tg_id.x, p), tg_id, tid, \
+                          tg_size.x, lane, simd_id, num_simds);                                        \
+    } else if (tid == 0) {                                                                             \
+      FAULT(FAULT_POSITION, position, p.capacity, 0);                                                  \
+    }                                                                                                  \
+  }
+ATTENTION(_d64_g1, 256, 8, 2, 1)
+ATTENTION(_d64_g4, 256, 8, 2, 4)
+ATTENTION(_d128_g1, 256, 16, 2, 1)
+ATTENTION(_d128_g4, 256, 16, 2, 4)
+ATTENTION(_d256_g1, 256, 32, 2, 1)
+ATTENTION(_d256_g4, 256, 32, 2, 4)
+ATTENTION(_d512_g1, 128, 32, 4, 1)
+
+// Joins the parts of one head of one token (x): each has maximum, total, then head_dim sums.
+struct AttentionJoinBlock { uint parts, head_dim; };
+
+KERNEL(GPU_CAT(attention_join_, ELEMENT), IN(float, partials), OUT(float, output), PARAMS(AttentionJoinBlock, p)) {
+  const uint stride = p.head_dim + 2;
+  const DEVICE float* parts = partials + u64(tg_id.x) * p.parts * stride;
+  float top = GPU_LOWEST, total = 0.0f;
+  for (uint i = 0; i < p.parts; i++) top = max(top, parts[i * stride]);
+  for (uint i = 0; i < p.parts; i++) total += parts[i * stride + 1] * exp(parts[i * stride] - top);
+  for (uint d = tid; d < p.head_dim; d += tg_size.x) {
+    float sum = 0.0f;
+    for (uint i = 0; i < p.parts; i++) sum += parts[i * stride + 2 + d] * exp(parts[i * stride] - top);
+    output[u64(tg_id.x) * p.head_dim + d] = sum / total;
+  }
+}

@@ -1,0 +1,113 @@
+//! What kernels for GPUs share: device code (`*.h` beside this file) and the list of all their texts.
+
+use anymlx_formats::quant::{QuantType, TensorType};
+use anymlx_hal::dialect;
+
+use super::check::Check;
+use crate::{DType, KernelKey, Result};
+
+/// The quantised layouts that `quant.h` unpacks.
+const FORMATS: [QuantType; 10] = [
+    QuantType::Q4_0,
+    QuantType::Q4_1,
+    QuantType::Q5_0,
+    QuantType::Q5_1,
+    QuantType::Q8_0,
+    QuantType::Q2_K,
+    QuantType::Q3_K,
+    QuantType::Q4_K,
+    QuantType::Q5_K,
+    QuantType::Q6_K,
+];
+const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+
+/// True for the encodings of weights that GPUs read.
+pub(super) fn has_format(encoding: TensorType) -> bool {
+    match encoding {
+        TensorType::Dense(dtype) => FLOATS.contains(&dtype),
+        TensorType::Quantized(quant) => FORMATS.contains(&quant),
+    }
+}
+
+/// The encoding has kernels for GPUs, or an error that says so.
+pub(super) fn check_format(check: Check, name: &str, encoding: TensorType) -> Result<()> {
+    check
+        .that(has_format(encoding), format_args!("{name} is {encoding}, for which there is no GPU kernel; use the CPU"))
+}
+
+/// The text of built-in kernels of one operation for one encoding, as compilers get it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuText {
+    /// Operation, and the encoding where the text depends on it: `matmul q4_k`.
+    pub name: String,
+    /// The whole text, the dialect's header included.
+    pub text: String,
+}
+
+/// Every text of the library, for tools that check all of them without a device.
+pub fn texts() -> Vec<GpuText> {
+    let single = [TensorType::Dense(DType::F32)];
+    let caches = [DType::F16, DType::F32].map(TensorType::Dense);
+    let weights: Vec<TensorType> =
+        FLOATS.map(TensorType::Dense).into_iter().chain(FORMATS.map(TensorType::Quantized)).collect();
+    let list: [(&'static str, &'static str, &[TensorType]); 17] = [
+        ("add_rms_norm", super::add_rms_norm::GPU, &single),
+        ("argmax", super::argmax::GPU, &single),
+        ("attention", super::attention::gpu::GPU, &caches),
+        ("copy", super::copy::GPU, &single),
+        ("elementwise", super::elementwise::GPU, &single),
+        ("gated_activation", super::gated_activation::GPU, &single),
+        ("gated_matmul", super::matmul::gpu::GATED_MATMUL, &weights),
+        ("gather_rows", super::gather_rows::GPU, &weights),
+        ("increment", super::increment::GPU, &single),
+        ("kv_cache_write", super::kv_cache_write::GPU, &single),
+        ("matmul", super::matmul::gpu::MATMUL, &weights),
+        ("quantize_activations", super::quantize_activations::GPU, &single),
+        ("rms_norm", super::rms_norm::GPU, &single),
+        ("rope", super::rope::GPU, &single),
+        ("sample", super::sample::GPU, &single),
+        ("softmax", super::softmax::GPU, &single),
+        ("transpose", super::transpose::GPU, &single),
+    ];
+    let of_operation = |(operation, text, elements): (&'static str, &str, &[TensorType])| {
+        let of_element = |&element: &TensorType| {
+            let key = KernelKey { operation, element, variant: "" };
+            let name = if elements.len() == 1 { operation.to_owned() } else { format!("{operation} {element}") };
+            GpuText { name: name.to_ascii_lowercase(), text: dialect::whole_text(&(key.element_text() + text)) }
+        };
+        elements.iter().map(of_element).collect::<Vec<_>>()
+    };
+    list.into_iter().flat_map(of_operation).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    use super::*;
+
+    #[test]
+    fn every_text_is_listed() {
+        let texts = texts();
+        let names: BTreeSet<&str> = texts.iter().map(|text| text.name.as_str()).collect();
+        assert_eq!(names.len(), texts.len(), "names differ");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops");
+        for entry in fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            let operation = entry.file_name().into_string().unwrap();
+            if entry.path().join(format!("{operation}.gpu.cpp")).is_file() {
+                let listed = names.iter().any(|name| name.split(' ').next() == Some(operation.as_str()));
+                assert!(listed, "{operation} has a text and is not in the list");
+            }
+        }
+        assert!(texts.iter().all(|text| text.text.contains("KERNEL")));
+    }
+
+    #[test]
+    fn products_and_gathers_have_the_same_formats() {
+        for &quant in QuantType::ALL {
+            let encoding = TensorType::Quantized(quant);
+            assert_eq!(has_format(encoding), super::super::matmul::can_multiply(encoding), "{quant:?}");
+        }
+    }
+}

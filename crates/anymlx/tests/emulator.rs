@@ -1,0 +1,189 @@
+//! What the emulator finds: kernels of our own, each with one thing wrong, and the same without it.
+
+use std::time::Duration;
+
+use anymlx::{
+    CommandEncoder, DType, EmulatorOptions, KernelSource, Launch, MlxBuffer, MlxDevice, Result, Sanitizer, Schedule,
+    env, read, write,
+};
+
+/// The emulator; `None` with a printed reason where it cannot run.
+fn emulator(sanitizer: Sanitizer, change: impl FnOnce(&mut EmulatorOptions)) -> Option<MlxDevice> {
+    let mut options = EmulatorOptions::new(env::cache_dir().unwrap().join("emulator"));
+    options.sanitizer = sanitizer;
+    change(&mut options);
+    match MlxDevice::emulator(&options) {
+        Ok(device) => Some(device),
+        Err(error) => {
+            eprintln!("skipped: emulator {}: {error}", sanitizer.name());
+            None
+        }
+    }
+}
+
+/// `y[i] = function of x` over one group of 64 threads, with `body` in place of the function.
+fn text(body: &str) -> String {
+    format!(
+        "struct Block {{ uint count; }};\n\
+         KERNEL(probe, IN(float, x), OUT(float, y), PARAMS(Block, p)) {{\n\
+           SHARED(float, kept, 64);\n\
+           kept[tid] = x[tid];\n\
+           {body}\n\
+         }}\n"
+    )
+}
+
+const THREADS: usize = 64;
+
+fn record(
+    encoder: &mut CommandEncoder,
+    kernel: &anymlx::Kernel,
+    x: &MlxBuffer,
+    y: &MlxBuffer,
+    threads: u32,
+) -> Result<()> {
+    let launch = Launch { groups: [1; 3], threads_per_group: threads, items: 1, items_per_chunk: 1 };
+    encoder.dispatch(kernel, &[read(x), write(y)], &(THREADS as u32), launch)
+}
+
+/// What the kernel makes of `0, 1, 2, ..`, or why it failed.
+fn run(device: &MlxDevice, text: &str) -> Result<Vec<f32>, String> {
+    run_with(device, text, THREADS as u32)
+}
+
+fn run_with(device: &MlxDevice, text: &str, threads: u32) -> Result<Vec<f32>, String> {
+    let values: Vec<f32> = (0..THREADS).map(|index| index as f32).collect();
+    let x = device.buffer_from_slice(&values, DType::F32, [THREADS]).unwrap();
+    let y = device.zeros(DType::F32, [THREADS]).unwrap();
+    let run = || {
+        device.kernels().register(KernelSource { name: "probe", gpu: text, cpu: None })?;
+        let kernel = device.kernels().get("probe")?;
+        let mut encoder = device.command_encoder()?;
+        record(&mut encoder, &kernel, &x, &y, threads)?;
+        encoder.commit_and_wait()
+    };
+    match run() {
+        Ok(()) => Ok(y.to_vec().unwrap()),
+        Err(error) => {
+            assert!(y.to_vec::<f32>().is_err() || !error.to_string().contains("submission"), "the output is poisoned");
+            Err(error.to_string())
+        }
+    }
+}
+
+/// A reversal through threadgroup memory: right with the barrier.
+const REVERSE: &str = "BARRIER();\n  y[tid] = kept[63 - tid];";
+
+fn reversed() -> Vec<f32> {
+    (0..THREADS).rev().map(|index| index as f32).collect()
+}
+
+#[test]
+fn a_right_kernel_passes_everywhere() {
+    for sanitizer in [Sanitizer::None, Sanitizer::Address, Sanitizer::Thread] {
+        for schedule in [Schedule::Forward, Schedule::Reverse, Schedule::Shuffled(3)] {
+            let Some(device) = emulator(sanitizer, |options| options.schedule = schedule) else { continue };
+            assert_eq!(run(&device, &text(REVERSE)), Ok(reversed()), "{sanitizer:?} {schedule:?}");
+        }
+    }
+}
+
+#[test]
+fn accesses_outside_a_binding_are_found() {
+    let Some(device) = emulator(Sanitizer::Address, |_| {}) else { return };
+    let error = run(&device, &text("y[tid + 1] = kept[tid];")).unwrap_err();
+    assert!(error.contains("heap-buffer-overflow") && error.contains("WRITE of size 4"), "{error}");
+    let Some(device) = emulator(Sanitizer::Address, |_| {}) else { return };
+    let error = run(&device, &text("y[tid] = x[tid + p.count];")).unwrap_err();
+    assert!(error.contains("heap-buffer-overflow") && error.contains("READ of size 4"), "{error}");
+    let Some(device) = emulator(Sanitizer::Address, |_| {}) else { return };
+    let error = run(&device, &text("kept[tid + 1] = 0.0f; y[tid] = 0.0f;")).unwrap_err();
+    // Which of the two checks speaks first depends on the compiler.
+    assert!(error.contains("use-after-poison") || error.contains("out of bounds"), "{error}");
+}
+
+#[test]
+fn a_missing_barrier_is_found_in_any_order() {
+    for schedule in [Schedule::Forward, Schedule::Reverse, Schedule::Shuffled(5)] {
+        let Some(device) = emulator(Sanitizer::Thread, |options| options.schedule = schedule) else { return };
+        let error = run(&device, &text("y[tid] = kept[63 - tid];")).unwrap_err();
+        assert!(error.contains("data race"), "{error}");
+    }
+    // A simdgroup operation orders nothing.
+    let Some(device) = emulator(Sanitizer::Thread, |_| {}) else { return };
+    let error = run(&device, &text("const float s = simd_sum(0.0f); y[tid] = s + kept[tid ^ 1];")).unwrap_err();
+    assert!(error.contains("data race"), "{error}");
+}
+
+#[test]
+fn the_order_of_threads_can_be_changed() {
+    let racy = text("y[tid] = tid == 63 ? 0.0f : kept[tid + 1];");
+    let of = |schedule| run(&emulator(Sanitizer::None, |options| options.schedule = schedule)?, &racy).ok();
+    let (forward, reverse) = (of(Schedule::Forward), of(Schedule::Reverse));
+    if forward.is_some() {
+        // Forwards a thread runs before its neighbour has stored, and finds the NaN that memory starts with.
+        assert!(forward.unwrap()[0].is_nan());
+        assert_eq!(reverse.unwrap()[0], 1.0);
+    }
+}
+
+#[test]
+fn what_cannot_run_on_a_gpu_is_refused() {
+    for (body, expected) in [
+        ("if (tid < 32) { BARRIER(); } y[tid] = 0.0f;", "these threads can never meet"),
+        ("if (lane < 16) { kept[0] = simd_sum(1.0f); } y[tid] = 0.0f;", "these threads can never meet"),
+        ("store4(y + 1, load4(x + 1));", "misaligned"),
+        ("FAULT(FAULT_ROW, 3, 9, 8); y[tid] = 0.0f;", "ids[3] is 9, the table has 8 rows"),
+        ("*(float*)(x + tid) = 1.0f; y[tid] = 0.0f;", "the kernel wrote binding 0, which is declared as read"),
+        ("y[tid] = 1 / 0.0", "compile kernel `probe`"),
+    ] {
+        let Some(device) = emulator(Sanitizer::None, |_| {}) else { return };
+        let error = run(&device, &text(body)).unwrap_err();
+        assert!(error.contains(expected), "{body}: {error}");
+    }
+    let Some(device) = emulator(Sanitizer::None, |_| {}) else { return };
+    let error = run_with(&device, &text(REVERSE), 48).unwrap_err();
+    assert!(error.contains("48 threads, needed a multiple of 32"), "{error}");
+    let Some(device) = emulator(Sanitizer::None, |_| {}) else { return };
+    let error = run(&device, "KERNEL(other, IN(float, x), OUT(float, y)) { y[tid] = x[tid]; }").unwrap_err();
+    assert!(error.contains("the text has no kernel `probe`"), "{error}");
+    let Some(device) = emulator(Sanitizer::None, |_| {}) else { return };
+    let error = run(&device, "KERNEL(probe, OUT(float, x), OUT(float, y)) { y[tid] = x[tid]; }").unwrap_err();
+    assert!(error.contains("needed") || error.contains("parameters"), "{error}");
+    let Some(device) = emulator(Sanitizer::None, |_| {}) else { return };
+    assert!(run(&device, "").unwrap_err().contains("no text for GPUs"));
+}
+
+#[test]
+fn compile_errors_name_the_line_of_the_text() {
+    let Some(device) = emulator(Sanitizer::None, |_| {}) else { return };
+    let error = run(&device, &text("undeclared = 1;")).unwrap_err();
+    assert!(error.contains("kernel:5:") && error.contains("undeclared"), "{error}");
+}
+
+#[test]
+fn an_endless_kernel_ends() {
+    let Some(device) = emulator(Sanitizer::None, |options| options.time_limit = Duration::from_secs(1)) else { return };
+    let error = run(&device, &text("while (p.count > 0) kept[tid] += 1.0f; y[tid] = kept[tid];")).unwrap_err();
+    assert!(error.contains("SIGALRM"), "{error}");
+}
+
+#[test]
+fn the_device_works_on_after_a_failure() {
+    let Some(device) = emulator(Sanitizer::Address, |_| {}) else { return };
+    let body = "y[x[tid] == 63.0f ? p.count : tid] = 1.0f;";
+    device.kernels().register(KernelSource { name: "probe", gpu: &text(body), cpu: None }).unwrap();
+    let kernel = device.kernels().get("probe").unwrap();
+    let y = device.zeros(DType::F32, [THREADS]).unwrap();
+    let run = |last: f32| {
+        let mut values = vec![0.0_f32; THREADS];
+        values[THREADS - 1] = last;
+        let x = device.buffer_from_slice(&values, DType::F32, [THREADS]).unwrap();
+        let mut encoder = device.command_encoder().unwrap();
+        record(&mut encoder, &kernel, &x, &y, THREADS as u32).unwrap();
+        encoder.commit_and_wait()
+    };
+    assert!(run(63.0).is_err());
+    run(0.0).unwrap();
+    assert_eq!(y.to_vec::<f32>().unwrap(), [1.0; THREADS]);
+}
