@@ -32,14 +32,17 @@ pub const PIP: Tool =
 pub const CPP: Tool = Tool { name: "a C++ compiler", probe: &["c++", "--version"], source: Source::Apt("g++") };
 
 /// Compiles GPU kernels for ThreadSanitizer.
-pub const CLANG: Tool =
-    Tool { name: "clang 19", probe: &["clang++-19", "--version"], source: Source::Apt("clang-19") };
+pub const CLANG: Tool = Tool { name: "clang 19", probe: &["clang++-19", "--version"], source: Source::Apt("clang-19") };
 
 /// The sanitizers of clang.
 pub const CLANG_RUNTIMES: Tool = Tool {
     name: "the runtimes of clang 19",
     // Prints a path where the file exists, else the bare name.
-    probe: &["sh", "-c", "test -f \"$(clang++-19 -print-file-name=libclang_rt.tsan.a)\" || test -f \"$(clang++-19 -print-file-name=libclang_rt.tsan-$(uname -m).a)\""],
+    probe: &[
+        "sh",
+        "-c",
+        "test -f \"$(clang++-19 -print-file-name=libclang_rt.tsan.a)\" || test -f \"$(clang++-19 -print-file-name=libclang_rt.tsan-$(uname -m).a)\"",
+    ],
     source: Source::Apt("libclang-rt-19-dev"),
 };
 

@@ -134,7 +134,7 @@ pub fn a_written_buffer_is_bound_once(subject: &Subject) {
         let raw = unsafe { RawBuffer::from_host(device, memory.as_mut_ptr().cast(), size_of_val(memory), None) };
         MlxBuffer::from_raw(raw.unwrap(), DType::U32, vec![memory.len()])
     };
-    let mut memory = vec![1_u32; 8];
+    let mut memory = [1_u32; 8];
     if subject.is_unified() {
         let (first, second) = (foreign(&mut memory[..4]), foreign(&mut memory[2..6]));
         refused(&first, &second);
