@@ -120,10 +120,10 @@ fn the_order_of_threads_can_be_changed() {
     let racy = text("y[tid] = tid == 63 ? 0.0f : kept[tid + 1];");
     let of = |schedule| run(&emulator(Sanitizer::None, |options| options.schedule = schedule)?, &racy).ok();
     let (forward, reverse) = (of(Schedule::Forward), of(Schedule::Reverse));
-    if forward.is_some() {
+    if let (Some(forward), Some(reverse)) = (forward, reverse) {
         // Forwards a thread runs before its neighbour has stored, and finds the NaN that memory starts with.
-        assert!(forward.unwrap()[0].is_nan());
-        assert_eq!(reverse.unwrap()[0], 1.0);
+        assert!(forward[0].is_nan());
+        assert_eq!(reverse[0], 1.0);
     }
 }
 

@@ -25,7 +25,7 @@ struct Block {
 }
 
 /// `residual += update`, then `output = rms_norm(residual)`: [`add_in_place`](super::add_in_place)
-/// and [`rms_norm`](super::rms_norm) in one.
+/// and [`rms_norm`](super::rms_norm()) in one.
 ///
 /// `residual`, `update` and `output` are `f32` `[.., columns]` of one shape, `weight` is `f32`
 /// `[columns]`.

@@ -39,7 +39,7 @@ pub fn can_multiply(encoding: TensorType) -> bool {
 pub struct MatmulInput<'a> {
     /// `f32` `[.., columns]`.
     pub values: &'a MlxBuffer,
-    /// The same rows as [`quantize_activations`](super::quantize_activations) makes them. Products with quantised
+    /// The same rows as [`quantize_activations`](super::quantize_activations()) makes them. Products with quantised
     /// weights then use integer arithmetic; without, they use `values` as they are, which is exact but slower. Dense
     /// weights always use `values`. With two rows for each row of `values`, as
     /// [`quantize_activations_refined`](super::quantize_activations_refined) makes them, the products of both are added.
