@@ -3,7 +3,7 @@
 //! * A device is a context of the driver with one stream. What is put on the stream runs in order:
 //!   submissions, transfers, zero-filling.
 //! * A submission is bracketed by two events, for waiting and timing. After its last command the
-//!   stream writes its number into host memory ([`context`]): when the context fails, the first
+//!   stream writes its number into host memory (`context.rs`): when the context fails, the first
 //!   submission that has no number there is the one that failed, and later ones report a lost
 //!   device. Such a failure (an illegal address, say) ruins every context of the process; the process
 //!   goes on. `FAULT` in a kernel's text fails its submission alone.
