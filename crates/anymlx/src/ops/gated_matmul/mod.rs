@@ -30,6 +30,8 @@ pub fn gated_matmul(
     let check = Check::new("gated_matmul");
     let prepared = Prepared::new(check, input, &[("gate", gate), ("up", up)], output)?;
     if encoder.device().runs_gpu_kernels() {
+        // When one matrix is dense, both read the values.
+        let input = MatmulInput { quantized: input.quantized.filter(|_| prepared.reads_quantized()), ..input };
         return gpu::gated_matmul(encoder, &prepared, input, [gate, up], output, activation);
     }
     let bindings = [read(prepared.input), read(gate.data()), read(up.data()), write(output)];

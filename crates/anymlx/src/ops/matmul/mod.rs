@@ -160,6 +160,11 @@ impl<'a> Prepared<'a> {
         Ok(Self { check, input: quantized.unwrap_or(input.values), problem, plan: select::plan(&problem) })
     }
 
+    /// True when the method reads the 8-bit form of the input.
+    pub(in crate::ops) fn reads_quantized(&self) -> bool {
+        self.problem.quantized_input
+    }
+
     pub(in crate::ops) fn dispatch(
         &self,
         encoder: &mut CommandEncoder,
