@@ -28,7 +28,7 @@ pub fn test() -> Vec<Step> {
     steps
 }
 
-/// GPU kernels on the host, watched. Not a part of [`test`] yet: `cargo xtask sanitize`.
+/// GPU kernels on the host, watched. Not a part of `cargo xtask test` yet: `cargo xtask sanitize`.
 pub fn sanitize() -> Vec<Step> {
     vec![sanitize::ORDERS, sanitize::ADDRESS, sanitize::THREAD]
 }
