@@ -1,8 +1,11 @@
 //! One pass of tokens through the transformer, as commands.
 
 use anymlx::{
-    CommandEncoder, MlxBuffer,
-    ops::{self, AttentionParams, MatmulInput, RmsNormParams, RopeParams},
+    CommandEncoder, MlxBuffer, Weight,
+    ops::{
+        self, AttentionParams, HeadNorms, LayerInput, MatmulInput, PostNorm, Projection, RmsNormParams, RopeParams,
+        RotateAndCache,
+    },
 };
 
 use crate::{
@@ -20,19 +23,9 @@ pub(crate) struct Pass<'a> {
     pub(crate) workspace: &'a Workspace,
 }
 
-fn input(rows: &Rows) -> MatmulInput<'_> {
+/// Rows that a projection reads, and the place for their 8-bit form.
+fn rows_of(rows: &Rows) -> MatmulInput<'_> {
     MatmulInput { values: &rows.values, quantized: rows.quantized.as_ref() }
-}
-
-/// Makes the 8-bit form of rows that were just written, where readers want it.
-fn quantize(encoder: &mut CommandEncoder, rows: &Rows) -> Result<()> {
-    match &rows.quantized {
-        None => Ok(()),
-        Some(quantized) if quantized.shape()[0] == rows.values.shape()[0] => {
-            Ok(ops::quantize_activations(encoder, &rows.values, quantized)?)
-        }
-        Some(quantized) => Ok(ops::quantize_activations_refined(encoder, &rows.values, quantized)?),
-    }
 }
 
 /// A matrix seen as `[tokens, heads, head_dim]`.
@@ -42,6 +35,16 @@ fn heads(buffer: &MlxBuffer, tokens: usize, heads: usize, head_dim: usize) -> Re
 
 fn norm_params(config: &ModelConfig) -> RmsNormParams {
     RmsNormParams { epsilon: config.norm_epsilon, weight_offset: config.norm_weight_offset }
+}
+
+/// `rows` normed, with places for what that makes.
+fn normed_input<'a>(
+    config: &ModelConfig,
+    rows: &'a MlxBuffer,
+    weight: &'a MlxBuffer,
+    normed: &'a Rows,
+) -> LayerInput<'a> {
+    LayerInput::Normed { rows, weight, params: norm_params(config), normed: rows_of(normed) }
 }
 
 impl Pass<'_> {
@@ -66,32 +69,30 @@ impl Pass<'_> {
         let (config, weights) = (self.model.config(), self.model.weights());
         let residual = take(&self.workspace.residual, first, rows)?;
         let normed = self.workspace.head_input.rows(rows)?;
-        ops::rms_norm(encoder, &residual, &weights.output_norm, &normed.values, norm_params(config))?;
-        quantize(encoder, &normed)?;
+        let input = normed_input(config, &residual, &weights.output_norm, &normed);
         let logits = take(&self.workspace.logits, 0, rows)?;
-        ops::matmul(encoder, input(&normed), &weights.output, &logits, None)?;
+        ops::project(encoder, input, &[Projection { weight: &weights.output, bias: None, output: &logits }])?;
         if let Some(cap) = config.final_softcap {
             ops::softcap(encoder, &logits, cap)?;
         }
         Ok(())
     }
 
-    fn normed(&self, encoder: &mut CommandEncoder, step: &Step<'_>, weight: &MlxBuffer) -> Result<Rows> {
-        let normed = self.workspace.normed.rows(step.tokens)?;
-        ops::rms_norm(encoder, step.residual, weight, &normed.values, norm_params(step.config))?;
-        quantize(encoder, &normed)?;
-        Ok(normed)
-    }
-
-    /// Adds `self.workspace.projected`, normed where the model norms it, to the residual stream.
-    fn join(&self, encoder: &mut CommandEncoder, step: &Step<'_>, post_norm: Option<&MlxBuffer>) -> Result<()> {
+    /// `residual += norm(input weight^T + bias)`, normed where the model norms it.
+    fn join(
+        &self,
+        encoder: &mut CommandEncoder,
+        step: &Step<'_>,
+        input: &Rows,
+        (weight, bias): (&Weight, Option<&MlxBuffer>),
+        post_norm: Option<&MlxBuffer>,
+    ) -> Result<()> {
         let projected = take(&self.workspace.projected, 0, step.tokens)?;
-        let Some(weight) = post_norm else {
-            return Ok(ops::add_in_place(encoder, step.residual, &projected)?);
-        };
         let normed = self.workspace.normed.rows(step.tokens)?;
-        ops::rms_norm(encoder, &projected, weight, &normed.values, norm_params(step.config))?;
-        Ok(ops::add_in_place(encoder, step.residual, &normed.values)?)
+        let params = norm_params(step.config);
+        let post_norm = post_norm.map(|weight| PostNorm { weight, params, normed: &normed.values });
+        let projection = Projection { weight, bias, output: &projected };
+        Ok(ops::project_add(encoder, LayerInput::Rows(rows_of(input)), projection, post_norm, step.residual)?)
     }
 
     fn attention(
@@ -103,28 +104,39 @@ impl Pass<'_> {
         cache: &LayerCache,
     ) -> Result<()> {
         let Step { config, tokens, positions, .. } = *step;
-        let normed = self.normed(encoder, step, &layer.attention_norm)?;
+        let normed = self.workspace.normed.rows(tokens)?;
+        let input = normed_input(config, step.residual, &layer.attention_norm, &normed);
         let queries = take(&self.workspace.queries, 0, tokens)?;
         let keys = take(&self.workspace.keys, 0, tokens)?;
         let values = take(&self.workspace.values, 0, tokens)?;
-        ops::matmul(encoder, input(&normed), &layer.query, &queries, layer.query_bias.as_ref())?;
-        ops::matmul(encoder, input(&normed), &layer.key, &keys, layer.key_bias.as_ref())?;
-        ops::matmul(encoder, input(&normed), &layer.value, &values, layer.value_bias.as_ref())?;
+        let projections = [
+            Projection { weight: &layer.query, bias: layer.query_bias.as_ref(), output: &queries },
+            Projection { weight: &layer.key, bias: layer.key_bias.as_ref(), output: &keys },
+            Projection { weight: &layer.value, bias: layer.value_bias.as_ref(), output: &values },
+        ];
+        ops::project(encoder, input, &projections)?;
 
         let queries = heads(&queries, tokens, config.heads, config.head_dim)?;
         let keys = heads(&keys, tokens, config.kv_heads, config.head_dim)?;
         let values = heads(&values, tokens, config.kv_heads, config.head_dim)?;
         let rotation = self.model.rotation(kind);
-        let rope =
-            RopeParams { layout: config.rope_layout, rotary_dims: config.rotary_dims, magnitude: rotation.magnitude };
-        for (rows, norm) in [(&queries, &layer.query_norm), (&keys, &layer.key_norm)] {
-            if let Some(norm) = norm {
-                ops::rms_norm_in_place(encoder, rows, norm, norm_params(config))?;
-            }
-            ops::rope(encoder, rows, positions, &rotation.frequencies, rope)?;
-        }
-        ops::kv_cache_write(encoder, &keys, &cache.keys, positions)?;
-        ops::kv_cache_write(encoder, &values, &cache.values, positions)?;
+        let norms = layer.query_norm.as_ref().zip(layer.key_norm.as_ref());
+        let operands = RotateAndCache {
+            queries: &queries,
+            keys: &keys,
+            values: &values,
+            norms: norms.map(|(query, key)| HeadNorms { query, key, params: norm_params(config) }),
+            positions,
+            frequencies: &rotation.frequencies,
+            rope: RopeParams {
+                layout: config.rope_layout,
+                rotary_dims: config.rotary_dims,
+                magnitude: rotation.magnitude,
+            },
+            key_cache: &cache.keys,
+            value_cache: &cache.values,
+        };
+        ops::rotate_and_cache(encoder, operands)?;
 
         let attended = self.workspace.attended.rows(tokens)?;
         let params = AttentionParams {
@@ -136,22 +148,16 @@ impl Pass<'_> {
             softcap: config.attention_softcap,
         };
         ops::attention(encoder, &queries, &cache.keys, &cache.values, positions, &attended.values, params)?;
-        quantize(encoder, &attended)?;
-        let projected = take(&self.workspace.projected, 0, tokens)?;
-        let bias = layer.attention_output_bias.as_ref();
-        ops::matmul(encoder, input(&attended), &layer.attention_output, &projected, bias)?;
-        self.join(encoder, step, layer.attention_post_norm.as_ref())
+        let output = (&layer.attention_output, layer.attention_output_bias.as_ref());
+        self.join(encoder, step, &attended, output, layer.attention_post_norm.as_ref())
     }
 
     fn feed_forward(&self, encoder: &mut CommandEncoder, step: &Step<'_>, layer: &LayerWeights) -> Result<()> {
-        let normed = self.normed(encoder, step, &layer.feed_forward_norm)?;
+        let normed = self.workspace.normed.rows(step.tokens)?;
+        let input = normed_input(step.config, step.residual, &layer.feed_forward_norm, &normed);
         let gated = self.workspace.gated.rows(step.tokens)?;
-        let activation = step.config.activation;
-        ops::gated_matmul(encoder, input(&normed), &layer.gate, &layer.up, &gated.values, activation)?;
-        quantize(encoder, &gated)?;
-        let projected = take(&self.workspace.projected, 0, step.tokens)?;
-        ops::matmul(encoder, input(&gated), &layer.down, &projected, None)?;
-        self.join(encoder, step, layer.feed_forward_post_norm.as_ref())
+        ops::gated_projection(encoder, input, &layer.gate, &layer.up, &gated.values, step.config.activation)?;
+        self.join(encoder, step, &gated, (&layer.down, None), layer.feed_forward_post_norm.as_ref())
     }
 }
 
