@@ -8,7 +8,7 @@ use std::{
 };
 
 use anymlx_hal::{
-    Context, DeviceInfo, HalError, Residency, ResidencyStats, StorageMode, any,
+    Context, DeviceInfo, HalError, NativeTexts, Residency, ResidencyStats, StorageMode, any,
     cpu::{self, CpuOptions},
     cuda::{self, CudaOptions},
     emulator::{self, EmulatorOptions},
@@ -24,6 +24,7 @@ struct Inner {
     context: Context,
     kernels: KernelRegistry,
     cpu_level: CpuLevel,
+    native_texts: NativeTexts,
     trace: Option<TraceLog>,
 }
 
@@ -96,7 +97,8 @@ impl MlxDevice {
     fn from_backend(device: any::Device, cpu_level: CpuLevel, trace: Option<TraceLog>) -> Self {
         let context = Context::new(device);
         let kernels = KernelRegistry::new(context.clone());
-        Self { inner: Arc::new(Inner { context, kernels, cpu_level, trace }) }
+        let native_texts = context.info().native;
+        Self { inner: Arc::new(Inner { context, kernels, cpu_level, native_texts, trace }) }
     }
 
     /// The best device present: Metal, then CUDA, then CPU; or the one that `ANYMLX_DEVICE` names.
@@ -270,6 +272,11 @@ impl MlxDevice {
     /// Mechanism under this device.
     pub(crate) fn context(&self) -> &Context {
         &self.inner.context
+    }
+
+    /// What kernels may be written in beside the portable dialect. Unlike [`Self::info`] it asks nobody.
+    pub fn native_texts(&self) -> NativeTexts {
+        self.inner.native_texts
     }
 
     /// True when kernels run from their texts for GPUs, false when their functions for CPUs run.

@@ -27,8 +27,8 @@ pub use anymlx_formats::{
     quant::{QuantType, TensorType},
 };
 pub use anymlx_hal::{
-    BackendKind, CpuKernel, DeviceInfo, Invocation, Kernel, KernelFault, KernelResult, KernelSource, Launch, Owner,
-    PoolStats, ResidencyStats, StorageMode, Timing, WholeArguments,
+    BackendKind, CpuKernel, DeviceInfo, Invocation, Kernel, KernelFault, KernelResult, KernelSource, Launch,
+    NativeTexts, Owner, PoolStats, ResidencyStats, StorageMode, Timing, WholeArguments,
     cuda::{CudaContext, CudaOptions},
     emulator::{EmulatorOptions, Sanitizer, Schedule},
     trace::{TraceLog, TraceOptions},

@@ -144,6 +144,10 @@ typedef unsigned long long u64;
   }                                                                                          \
   FN void name##_body(GPU_EACH(GPU_P, __VA_ARGS__), GPU_IDS)
 
+// Threadgroup memory beside SHARED arrays, for texts in CUDA C++ alone: a launch of kernel `name` gets
+// `bytes` of it, declared in the body as `extern __shared__`. More than 48 KB is possible only so.
+#define DYNAMIC_SHARED(name, bytes) extern "C" { __device__ uint GPU_CAT(name, _dynamic_shared) = bytes; }
+
 // Points at words that the host can see, set when the module is loaded; null: a fault traps.
 // Word 0 is the number of the last submission that has ended; a fault of submission n goes into the
 // four words from 4 + 4 * (n % 64), its code last.

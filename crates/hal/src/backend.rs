@@ -25,7 +25,7 @@
 
 use std::{any::Any, fmt::Debug, fs::File, ptr::NonNull, sync::Arc, time::Duration};
 
-use crate::{Access, CpuKernel, Result};
+use crate::{Access, CpuKernel, Result, cuda::Target};
 
 /// Families of devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,6 +80,34 @@ pub struct DeviceInfo {
     pub compute_units: usize,
     /// Instruction sets or architecture, for people.
     pub features: Vec<String>,
+    /// What its compiler takes beside the portable dialect.
+    pub native: NativeTexts,
+}
+
+/// Texts of kernels that a device takes beside those in the portable dialect: for kernels that need
+/// what one vendor's hardware has, such as matrix units. Such a text goes where the portable one does
+/// ([`KernelSource::gpu`]), with the dialect's header before it; on any other device it does not compile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum NativeTexts {
+    /// None.
+    #[default]
+    None,
+    /// CUDA C++, compiled for this target.
+    Cuda(Target),
+}
+
+impl NativeTexts {
+    /// True when kernels are compiled for exactly this CUDA architecture (90 for `sm_90a`), so that
+    /// they may use instructions which no other has.
+    pub fn is_exactly_cuda(self, architecture: u32) -> bool {
+        self == NativeTexts::Cuda(Target::Machine(architecture))
+    }
+
+    /// True when kernels are compiled for this CUDA architecture or a later one.
+    pub fn is_cuda_from(self, architecture: u32) -> bool {
+        matches!(self, NativeTexts::Cuda(Target::Machine(known) | Target::Ptx(known)) if known >= architecture)
+    }
 }
 
 /// Where a buffer lives and who can see it.
@@ -121,7 +149,8 @@ impl Debug for dyn Owner {
 pub struct KernelSource<'a> {
     /// Entry point in `gpu`, and the name in messages.
     pub name: &'a str,
-    /// Text in the portable dialect; empty when there is none.
+    /// Text in the portable dialect, or one that the device takes beside it ([`NativeTexts`]); empty
+    /// when there is none.
     pub gpu: &'a str,
     /// Native implementation.
     pub cpu: Option<CpuKernel>,

@@ -33,7 +33,9 @@ pub mod trace;
 mod transfer;
 mod usage;
 
-pub use backend::{BackendKind, DeviceInfo, ForeignMemory, KernelSource, Launch, Owner, StorageMode, Timing};
+pub use backend::{
+    BackendKind, DeviceInfo, ForeignMemory, KernelSource, Launch, NativeTexts, Owner, StorageMode, Timing,
+};
 pub use context::{Context, Kernel, Residency, Submission};
 pub use cpu::{CpuKernel, Invocation, KernelFault, KernelResult, WholeArguments};
 pub use error::{HalError, Result};

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     HalError, Result,
-    backend::{BackendKind, Device as DeviceTrait, DeviceInfo, ForeignMemory, KernelSource, StorageMode},
+    backend::{BackendKind, Device as DeviceTrait, DeviceInfo, ForeignMemory, KernelSource, NativeTexts, StorageMode},
     system,
 };
 
@@ -128,6 +128,7 @@ impl DeviceTrait for Device {
             unified: true,
             compute_units: self.threads,
             features: system::processor_features(),
+            native: NativeTexts::None,
         }
     }
 

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     HalError, Result,
-    backend::{Buffer as _, Device as DeviceTrait, DeviceInfo, ForeignMemory, KernelSource, StorageMode},
+    backend::{Buffer as _, Device as DeviceTrait, DeviceInfo, ForeignMemory, KernelSource, NativeTexts, StorageMode},
 };
 
 /// Which context of the driver a device uses.
@@ -200,6 +200,7 @@ impl DeviceTrait for Device {
             memory_in_use: self.shared.in_use.load(Ordering::Relaxed),
             max_buffer_bytes: known.max_buffer_bytes.min(self.shared.memory_limit),
             features: self.features.clone(),
+            native: NativeTexts::Cuda(self.kernels.target()),
             ..known
         }
     }

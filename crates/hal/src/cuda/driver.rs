@@ -10,7 +10,7 @@ use cudarc::driver::sys;
 
 use crate::{
     HalError, Result,
-    backend::{BackendKind, DeviceInfo},
+    backend::{BackendKind, DeviceInfo, NativeTexts},
 };
 
 /// The oldest driver that has every function used here, as `cuDriverGetVersion` counts.
@@ -137,6 +137,8 @@ pub(super) struct Properties {
     /// Major and minor.
     pub(super) capability: (c_int, c_int),
     pub(super) max_grid: [u32; 3],
+    /// Bytes of threadgroup memory that a kernel can have at most.
+    pub(super) max_shared: u32,
     pub(super) driver: c_int,
 }
 
@@ -182,6 +184,7 @@ impl Properties {
                 limit(CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y)?,
                 limit(CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z)?,
             ],
+            max_shared: limit(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
             driver,
         })
     }
@@ -207,6 +210,7 @@ impl Properties {
                 format!("sm_{}", self.architecture()),
                 format!("driver for CUDA {}", version_text(self.driver)),
             ],
+            native: NativeTexts::None,
         }
     }
 }

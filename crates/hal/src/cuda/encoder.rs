@@ -74,11 +74,11 @@ impl Command {
         match &self.action {
             Action::Kernel { kernel, addresses, params, groups: [x, y, z], threads } => {
                 let mut arguments = argument_pointers(addresses, params);
-                let (function, none) = (kernel.function(), std::ptr::null_mut());
+                let (function, shared, none) = (kernel.function(), kernel.dynamic_shared(), std::ptr::null_mut());
                 let pointers = arguments.as_mut_ptr();
                 // SAFETY: the arguments have the number and sizes that the kernel takes (checked
                 // when it was recorded, where the driver tells them), and are copied by the call.
-                unsafe { driver!(cuLaunchKernel(function, *x, *y, *z, *threads, 1, 1, 0, stream, pointers, none)) }
+                unsafe { driver!(cuLaunchKernel(function, *x, *y, *z, *threads, 1, 1, shared, stream, pointers, none)) }
             }
             // SAFETY: both ranges are valid until the submission has ended.
             Action::Copy { from, to, byte_len } => unsafe {

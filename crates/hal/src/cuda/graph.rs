@@ -93,7 +93,7 @@ impl<'a> Building<'a> {
                     blockDimX: *threads,
                     blockDimY: 1,
                     blockDimZ: 1,
-                    sharedMemBytes: 0,
+                    sharedMemBytes: kernel.dynamic_shared(),
                     kernelParams: arguments.as_mut_ptr(),
                     extra: std::ptr::null_mut(),
                     kern: std::ptr::null_mut(),

@@ -62,6 +62,8 @@ struct Inner {
     name: Box<str>,
     function: sys::CUfunction,
     max_threads: u32,
+    /// Bytes of threadgroup memory beside what the text declares as arrays.
+    dynamic_shared: u32,
     /// Bytes of each parameter, where the driver tells.
     parameters: Option<Box<[usize]>>,
     module: Arc<Module>,
@@ -87,6 +89,11 @@ impl fmt::Debug for Kernel {
 impl Kernel {
     pub(super) fn function(&self) -> sys::CUfunction {
         self.inner.function
+    }
+
+    /// Bytes of threadgroup memory that a launch asks for.
+    pub(super) fn dynamic_shared(&self) -> u32 {
+        self.inner.dynamic_shared
     }
 
     /// Checks what the driver would only notice when the work is submitted, or never.
@@ -133,6 +140,11 @@ impl Kernels {
         Self { compiler, target, cache, modules: Mutex::default() }
     }
 
+    /// What texts are compiled for.
+    pub(super) fn target(&self) -> Target {
+        self.target
+    }
+
     pub(super) fn compile(&self, shared: &Arc<Shared>, source: &KernelSource<'_>) -> Result<Kernel> {
         let failed = |log: String| HalError::CompileFailed { name: source.name.to_owned(), log };
         if !source.has_gpu_text() {
@@ -141,7 +153,7 @@ impl Kernels {
         shared.check_alive()?;
         let name = CString::new(source.name).map_err(|_| failed("the name has a zero byte".into()))?;
         let module = self.module(shared, source)?;
-        let _current = shared.enter()?;
+        let current = shared.enter()?;
         let mut function = std::ptr::null_mut();
         // SAFETY: the module is loaded; stores the function.
         unsafe { driver!(cuModuleGetFunction(&mut function, module.handle, name.as_ptr())) }.map_err(|error| {
@@ -150,7 +162,9 @@ impl Kernels {
         })?;
         let max_threads = max_threads(function).map_err(|error| shared.fail(error))?;
         let parameters = (shared.properties.driver >= PARAMETER_INFO_DRIVER).then(|| parameter_sizes(function));
-        let inner = Inner { name: source.name.into(), function, max_threads, parameters, module };
+        drop(current);
+        let dynamic_shared = dynamic_shared(&module, source.name, function)?;
+        let inner = Inner { name: source.name.into(), function, max_threads, dynamic_shared, parameters, module };
         Ok(Kernel { inner: Arc::new(inner) })
     }
 
@@ -226,21 +240,46 @@ fn load_image(shared: &Arc<Shared>, name: &str, image: &[u8]) -> Result<Module> 
 
 /// Tells the module's kernels where to report faults, if they do.
 fn connect_faults(module: &Module) -> Result<()> {
+    match variable(module, FAULT_SYMBOL)? {
+        Some((address, byte_len)) if byte_len == size_of::<u64>() => {
+            staging::upload(&module.shared, address, &module.shared.board.address().to_le_bytes())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The address and size of one of the module's variables, if it has it.
+fn variable(module: &Module, name: &std::ffi::CStr) -> Result<Option<(u64, usize)>> {
     let shared = &module.shared;
     let (mut address, mut byte_len) = (0, 0);
-    let found = {
-        let _current = shared.enter()?;
-        // SAFETY: the module is loaded; stores address and size.
-        unsafe { driver!(cuModuleGetGlobal_v2(&mut address, &mut byte_len, module.handle, FAULT_SYMBOL.as_ptr())) }
-    };
-    match found {
-        Ok(()) if byte_len == size_of::<u64>() => {
-            staging::upload(shared, address, &shared.board.address().to_le_bytes())
-        }
-        Ok(()) => Ok(()),
-        Err(error) if error.code == sys::CUresult::CUDA_ERROR_NOT_FOUND => Ok(()),
+    let _current = shared.enter()?;
+    // SAFETY: the module is loaded; stores address and size.
+    match unsafe { driver!(cuModuleGetGlobal_v2(&mut address, &mut byte_len, module.handle, name.as_ptr())) } {
+        Ok(()) => Ok(Some((address, byte_len))),
+        Err(error) if error.code == sys::CUresult::CUDA_ERROR_NOT_FOUND => Ok(None),
         Err(error) => Err(shared.fail(error)),
     }
+}
+
+/// What the text says with `DYNAMIC_SHARED` about the kernel, which may then be launched so.
+fn dynamic_shared(module: &Module, name: &str, function: sys::CUfunction) -> Result<u32> {
+    let failed = |log: String| HalError::CompileFailed { name: name.to_owned(), log };
+    let symbol = CString::new(format!("{name}_dynamic_shared")).map_err(|error| failed(error.to_string()))?;
+    let Some((address, _)) = variable(module, &symbol)? else { return Ok(0) };
+    let shared = &module.shared;
+    let mut bytes = [0; size_of::<u32>()];
+    staging::download(shared, address, &mut bytes)?;
+    let byte_len = u32::from_le_bytes(bytes);
+    let _current = shared.enter()?;
+    let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    let signed = c_int::try_from(byte_len).unwrap_or(c_int::MAX);
+    // SAFETY: the function is loaded.
+    unsafe { driver!(cuFuncSetAttribute(function, attribute, signed)) }.map_err(|error| {
+        shared.note(error);
+        let most = shared.properties.max_shared;
+        failed(format!("{byte_len} bytes of threadgroup memory, this GPU has {most}: {}", error.explain()))
+    })?;
+    Ok(byte_len)
 }
 
 fn max_threads(function: sys::CUfunction) -> DriverResult<u32> {

@@ -5,7 +5,7 @@ use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
 use super::{Emulator, Encoder, compiler::Compiler, runner::Runner};
 use crate::{
     HalError, Result,
-    backend::{BackendKind, Device as DeviceTrait, DeviceInfo, ForeignMemory, KernelSource, StorageMode},
+    backend::{BackendKind, Device as DeviceTrait, DeviceInfo, ForeignMemory, KernelSource, NativeTexts, StorageMode},
     cpu::{self, CpuKernel, CpuOptions},
 };
 
@@ -101,6 +101,7 @@ impl DeviceTrait for Device {
             backend: BackendKind::Emulator,
             name: format!("emulator ({})", self.options.sanitizer.name()),
             features: vec![self.compiler.version().to_owned()],
+            native: NativeTexts::None,
             ..self.inner.info()
         }
     }

@@ -35,11 +35,25 @@ pub(super) fn check_format(check: Check, name: &str, encoding: TensorType) -> Re
         .that(has_format(encoding), format_args!("{name} is {encoding}, for which there is no GPU kernel; use the CPU"))
 }
 
+/// Which compilers a text is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TextLanguage {
+    /// All: the portable dialect.
+    Portable,
+    /// CUDA C++ for this architecture and later ones (80 for `sm_80`).
+    CudaFrom(u32),
+    /// CUDA C++ for this architecture alone, with the instructions that no other has (90 for `sm_90a`).
+    CudaExactly(u32),
+}
+
 /// The text of built-in kernels of one operation for one encoding, as compilers get it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GpuText {
     /// Operation, and the encoding where the text depends on it: `matmul q4_k`.
     pub name: String,
+    /// Which compilers it is for.
+    pub language: TextLanguage,
     /// The whole text, the dialect's header included.
     pub text: String,
 }
@@ -50,7 +64,7 @@ pub fn texts() -> Vec<GpuText> {
     let caches = [DType::F16, DType::F32].map(TensorType::Dense);
     let weights: Vec<TensorType> =
         FLOATS.map(TensorType::Dense).into_iter().chain(FORMATS.map(TensorType::Quantized)).collect();
-    let list: [(&'static str, &'static str, &[TensorType]); 17] = [
+    let portable: [(&'static str, &'static str, &[TensorType]); 17] = [
         ("add_rms_norm", super::add_rms_norm::GPU, &single),
         ("argmax", super::argmax::GPU, &single),
         ("attention", super::attention::gpu::GPU, &caches),
@@ -69,15 +83,18 @@ pub fn texts() -> Vec<GpuText> {
         ("softmax", super::softmax::GPU, &single),
         ("transpose", super::transpose::GPU, &single),
     ];
-    let of_operation = |(operation, text, elements): (&'static str, &str, &[TensorType])| {
+    let native: [(TextLanguage, &'static str, &'static str, &[TensorType]); 0] = [];
+    let of_operation = |(language, operation, text, elements): (TextLanguage, &'static str, &str, &[TensorType])| {
         let of_element = |&element: &TensorType| {
             let key = KernelKey { operation, element, variant: "" };
             let name = if elements.len() == 1 { operation.to_owned() } else { format!("{operation} {element}") };
-            GpuText { name: name.to_ascii_lowercase(), text: dialect::whole_text(&(key.element_text() + text)) }
+            let text = dialect::whole_text(&(key.element_text() + text));
+            GpuText { name: name.to_ascii_lowercase(), language, text }
         };
         elements.iter().map(of_element).collect::<Vec<_>>()
     };
-    list.into_iter().flat_map(of_operation).collect()
+    let portable = portable.map(|(operation, text, elements)| (TextLanguage::Portable, operation, text, elements));
+    portable.into_iter().chain(native).flat_map(of_operation).collect()
 }
 
 #[cfg(test)]
@@ -92,11 +109,11 @@ mod tests {
         let names: BTreeSet<&str> = texts.iter().map(|text| text.name.as_str()).collect();
         assert_eq!(names.len(), texts.len(), "names differ");
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops");
-        for entry in fs::read_dir(folder).unwrap() {
-            let entry = entry.unwrap();
-            let operation = entry.file_name().into_string().unwrap();
-            if entry.path().join(format!("{operation}.gpu.cpp")).is_file() {
-                let listed = names.iter().any(|name| name.split(' ').next() == Some(operation.as_str()));
+        for file in fs::read_dir(folder).unwrap().flat_map(|entry| fs::read_dir(entry.unwrap().path())).flatten() {
+            let file = file.unwrap().file_name().into_string().unwrap();
+            let text = [".gpu.cpp", ".cu", ".metal"].iter().find_map(|ending| file.strip_suffix(ending));
+            if let Some(operation) = text {
+                let listed = names.iter().any(|name| name.split(' ').next() == Some(operation));
                 assert!(listed, "{operation} has a text and is not in the list");
             }
         }

@@ -55,6 +55,43 @@ fn launches_and_arguments_are_checked() {
     }
 }
 
+/// Reverses 20,000 numbers through threadgroup memory of 80,000 bytes.
+const REVERSE: &str = r#"
+DYNAMIC_SHARED(reverse, 80000)
+KERNEL(reverse, INOUT(uint, x)) {
+  extern __shared__ uint numbers[];
+  for (uint i = tid; i < 20000; i += tg_size.x) numbers[i] = x[i];
+  BARRIER();
+  for (uint i = tid; i < 20000; i += tg_size.x) x[i] = numbers[19999 - i];
+}
+DYNAMIC_SHARED(greedy, 1u << 30)
+KERNEL(greedy, INOUT(uint, x)) { x[tid] = 0; }
+"#;
+
+#[test]
+fn texts_say_how_much_threadgroup_memory_a_kernel_has() {
+    let Some(device) = device() else { return };
+    assert!(matches!(device.info().native, crate::NativeTexts::Cuda(_)));
+    let reverse = device.compile(&KernelSource { name: "reverse", gpu: REVERSE, cpu: None }).expect("compiles");
+    let numbers: Vec<u32> = (0..20_000).collect();
+    let buffer = device.allocate(80_000, StorageMode::Private).expect("allocates");
+    device.upload(&buffer, 0, bytemuck::cast_slice(&numbers)).expect("uploads");
+    let record = || {
+        let mut encoder = device.encoder().expect("encoder");
+        encoder
+            .dispatch(&reverse, &[bound(&buffer, Access::ReadWrite)], &[], launch(1, 256), "reverse")
+            .expect("records");
+        encoder
+    };
+    device.submit(record(), "reverse").expect("submits").wait().expect("runs");
+    assert!(read::<u32>(&device, &buffer).into_iter().eq((0..20_000).rev()));
+    let graph = Arc::new(device.instantiate(record(), "reverse").expect("instantiates"));
+    device.replay(&graph).expect("replays").wait().expect("runs");
+    assert_eq!(read::<u32>(&device, &buffer), numbers);
+    let error = device.compile(&KernelSource { name: "greedy", gpu: REVERSE, cpu: None }).expect_err("too much");
+    assert!(error.to_string().contains("1073741824 bytes"), "{error}");
+}
+
 #[test]
 fn kernels_run_in_the_order_of_submission() {
     let Some(device) = device() else { return };
