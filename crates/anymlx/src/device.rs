@@ -17,7 +17,7 @@ use anymlx_hal::{
 
 use crate::{
     CommandEncoder, CommandGraph, CpuLevel, DType, KernelRegistry, MlxBuffer, MlxError, RawBuffer, Result,
-    buffer::count_bytes, env,
+    buffer::count_bytes, env, scratch::SharedScratch,
 };
 
 struct Inner {
@@ -25,6 +25,8 @@ struct Inner {
     kernels: KernelRegistry,
     cpu_level: CpuLevel,
     native_texts: NativeTexts,
+    compute_units: usize,
+    scratch: SharedScratch,
     trace: Option<TraceLog>,
 }
 
@@ -97,8 +99,10 @@ impl MlxDevice {
     fn from_backend(device: any::Device, cpu_level: CpuLevel, trace: Option<TraceLog>) -> Self {
         let context = Context::new(device);
         let kernels = KernelRegistry::new(context.clone());
-        let native_texts = context.info().native;
-        Self { inner: Arc::new(Inner { context, kernels, cpu_level, native_texts, trace }) }
+        let DeviceInfo { native: native_texts, compute_units, .. } = context.info();
+        let scratch = SharedScratch::default();
+        let inner = Inner { context, kernels, cpu_level, native_texts, compute_units, scratch, trace };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The best device present: Metal, then CUDA, then CPU; or the one that `ANYMLX_DEVICE` names.
@@ -277,6 +281,16 @@ impl MlxDevice {
     /// What kernels may be written in beside the portable dialect. Unlike [`Self::info`] it asks nobody.
     pub fn native_texts(&self) -> NativeTexts {
         self.inner.native_texts
+    }
+
+    /// Processors that run kernels, as [`Self::info`] tells.
+    pub(crate) fn compute_units(&self) -> usize {
+        self.inner.compute_units
+    }
+
+    /// `byte_len` bytes that all operations of this purpose share; see [`SharedScratch`].
+    pub(crate) fn shared_scratch(&self, purpose: &'static str, byte_len: usize) -> Result<MlxBuffer> {
+        self.inner.scratch.take(self, purpose, byte_len)
     }
 
     /// True when kernels run from their texts for GPUs, false when their functions for CPUs run.

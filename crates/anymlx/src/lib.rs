@@ -19,6 +19,7 @@ pub mod ops;
 mod pool;
 mod raw;
 mod registry;
+mod scratch;
 mod transfer;
 mod weight;
 

@@ -96,9 +96,9 @@ pub struct Generate {
     #[arg(long)]
     pub ignore_end: bool,
 
-    /// Tokens of the prompt that are worked on together
-    #[arg(long, default_value_t = 512, value_name = "N")]
-    pub chunk: usize,
+    /// Tokens of the prompt that are worked on together [default: what suits the device]
+    #[arg(long, value_name = "N")]
+    pub chunk: Option<usize>,
 }
 
 /// Measure how well a model predicts a text.
@@ -111,9 +111,9 @@ pub struct Perplexity {
     #[arg(short, long, default_value_t = 512, value_name = "N")]
     pub context: usize,
 
-    /// Tokens that are worked on together
-    #[arg(long, default_value_t = 512, value_name = "N")]
-    pub chunk: usize,
+    /// Tokens that are worked on together [default: what suits the device]
+    #[arg(long, value_name = "N")]
+    pub chunk: Option<usize>,
 }
 
 /// Show the tokens of a text.

@@ -145,8 +145,8 @@ typedef unsigned long long u64;
   FN void name##_body(GPU_EACH(GPU_P, __VA_ARGS__), GPU_IDS)
 
 // Threadgroup memory beside SHARED arrays, for texts in CUDA C++ alone: a launch of kernel `name` gets
-// `bytes` of it, declared in the body as `extern __shared__`. More than 48 KB is possible only so.
-#define DYNAMIC_SHARED(name, bytes) extern "C" { __device__ uint GPU_CAT(name, _dynamic_shared) = bytes; }
+// so many bytes of it, declared in the body as `extern __shared__`. More than 48 KB is possible only so.
+#define DYNAMIC_SHARED(name, ...) extern "C" { __device__ uint GPU_CAT(name, _dynamic_shared) = __VA_ARGS__; }
 
 // Points at words that the host can see, set when the module is loaded; null: a fault traps.
 // Word 0 is the number of the last submission that has ended; a fault of submission n goes into the
@@ -273,7 +273,8 @@ FN int dot4_i8(uint a, uint b, int c) {
   FN uint load_u32(const AS uchar* p) { return GPU_VEC(const AS uint, p); }                  \
   FN uint2 load_u64(const AS uchar* p) { return GPU_VEC(const AS uint2, p); }                \
   FN uint4 load_u128(const AS uchar* p) { return GPU_VEC(const AS uint4, p); }               \
-  FN void store_u32(AS uchar* p, uint v) { GPU_VEC(AS uint, p) = v; }
+  FN void store_u32(AS uchar* p, uint v) { GPU_VEC(AS uint, p) = v; }                        \
+  FN void store_u128(AS uchar* p, uint4 v) { GPU_VEC(AS uint4, p) = v; }
 #if defined(GPU_METAL)
 GPU_LOADS_STORES(device)
 GPU_LOADS_STORES(threadgroup)

@@ -1,10 +1,10 @@
 //! One pass of tokens through the transformer, as commands.
 
 use anymlx::{
-    CommandEncoder, MlxBuffer, Weight,
+    CommandEncoder, MlxBuffer,
     ops::{
-        self, AttentionParams, HeadNorms, LayerInput, MatmulInput, PostNorm, Projection, RmsNormParams, RopeParams,
-        RotateAndCache,
+        self, AttentionParams, FeedForward, HeadNorms, LayerInput, MatmulInput, PostNorm, Projection, RmsNormParams,
+        RopeParams, RotateAndCache,
     },
 };
 
@@ -47,6 +47,11 @@ fn normed_input<'a>(
     LayerInput::Normed { rows, weight, params: norm_params(config), normed: rows_of(normed) }
 }
 
+/// The norm of what joins the residual stream, where the model has one.
+fn post_norm<'a>(config: &ModelConfig, weight: Option<&'a MlxBuffer>, normed: &'a Rows) -> Option<PostNorm<'a>> {
+    weight.map(|weight| PostNorm { weight, params: norm_params(config), normed: &normed.values })
+}
+
 impl Pass<'_> {
     /// Runs the first `tokens` ids of the workspace at its positions through all layers: keys and
     /// values join the cache, and the residual stream holds the last layer's output.
@@ -76,23 +81,6 @@ impl Pass<'_> {
             ops::softcap(encoder, &logits, cap)?;
         }
         Ok(())
-    }
-
-    /// `residual += norm(input weight^T + bias)`, normed where the model norms it.
-    fn join(
-        &self,
-        encoder: &mut CommandEncoder,
-        step: &Step<'_>,
-        input: &Rows,
-        (weight, bias): (&Weight, Option<&MlxBuffer>),
-        post_norm: Option<&MlxBuffer>,
-    ) -> Result<()> {
-        let projected = take(&self.workspace.projected, 0, step.tokens)?;
-        let normed = self.workspace.normed.rows(step.tokens)?;
-        let params = norm_params(step.config);
-        let post_norm = post_norm.map(|weight| PostNorm { weight, params, normed: &normed.values });
-        let projection = Projection { weight, bias, output: &projected };
-        Ok(ops::project_add(encoder, LayerInput::Rows(rows_of(input)), projection, post_norm, step.residual)?)
     }
 
     fn attention(
@@ -148,16 +136,30 @@ impl Pass<'_> {
             softcap: config.attention_softcap,
         };
         ops::attention(encoder, &queries, &cache.keys, &cache.values, positions, &attended.values, params)?;
-        let output = (&layer.attention_output, layer.attention_output_bias.as_ref());
-        self.join(encoder, step, &attended, output, layer.attention_post_norm.as_ref())
+        let projected = take(&self.workspace.projected, 0, tokens)?;
+        let (weight, bias) = (&layer.attention_output, layer.attention_output_bias.as_ref());
+        let projection = Projection { weight, bias, output: &projected };
+        let post_norm = post_norm(config, layer.attention_post_norm.as_ref(), &normed);
+        Ok(ops::project_add(encoder, LayerInput::Rows(rows_of(&attended)), projection, post_norm, step.residual)?)
     }
 
     fn feed_forward(&self, encoder: &mut CommandEncoder, step: &Step<'_>, layer: &LayerWeights) -> Result<()> {
         let normed = self.workspace.normed.rows(step.tokens)?;
         let input = normed_input(step.config, step.residual, &layer.feed_forward_norm, &normed);
         let gated = self.workspace.gated.rows(step.tokens)?;
-        ops::gated_projection(encoder, input, &layer.gate, &layer.up, &gated.values, step.config.activation)?;
-        self.join(encoder, step, &gated, (&layer.down, None), layer.feed_forward_post_norm.as_ref())
+        let projected = take(&self.workspace.projected, 0, step.tokens)?;
+        let post_normed = self.workspace.normed.rows(step.tokens)?;
+        let operands = FeedForward {
+            input,
+            gate: &layer.gate,
+            up: &layer.up,
+            activation: step.config.activation,
+            gated: rows_of(&gated),
+            down: Projection { weight: &layer.down, bias: None, output: &projected },
+            post_norm: post_norm(step.config, layer.feed_forward_post_norm.as_ref(), &post_normed),
+            residual: step.residual,
+        };
+        Ok(ops::feed_forward(encoder, operands)?)
     }
 }
 

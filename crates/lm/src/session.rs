@@ -1,6 +1,6 @@
 //! A conversation with a model: its cache, and the passes that fill it.
 
-use anymlx::{CommandGraph, DType, MlxBuffer, ops, ops::SampleParams};
+use anymlx::{BackendKind, CommandGraph, DType, MlxBuffer, MlxDevice, ops, ops::SampleParams};
 
 use crate::{
     LmError, Model, Result,
@@ -14,8 +14,8 @@ use crate::{
 pub struct SessionOptions {
     /// Positions that fit; `None`: as many as the model was trained for.
     pub context: Option<usize>,
-    /// Tokens of a prompt that are worked on together.
-    pub chunk: usize,
+    /// Tokens of a prompt that are worked on together; `None`: [`Self::usual_chunk`].
+    pub chunk: Option<usize>,
     /// Element type of the key-value cache.
     pub cache_type: CacheType,
     /// How projections see their inputs.
@@ -24,7 +24,18 @@ pub struct SessionOptions {
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { context: None, chunk: 512, cache_type: CacheType::F16, precision: ActivationPrecision::EightBit }
+        Self { context: None, chunk: None, cache_type: CacheType::F16, precision: ActivationPrecision::EightBit }
+    }
+}
+
+impl SessionOptions {
+    /// Tokens that are worth working on together: caches of processors hold the activations of some hundreds, and GPUs
+    /// unpack their weights once for all of them.
+    pub fn usual_chunk(device: &MlxDevice) -> usize {
+        match device.info().backend {
+            BackendKind::Cuda => 2048,
+            _ => 512,
+        }
     }
 }
 
@@ -61,14 +72,15 @@ impl Session {
             let message = format!("a context of {capacity} tokens asked for, the model has {trained}");
             return Err(LmError::invalid(OPERATION, message));
         }
-        if options.chunk == 0 {
+        let device = model.device();
+        let chunk = options.chunk.unwrap_or_else(|| SessionOptions::usual_chunk(device));
+        if chunk == 0 {
             return Err(LmError::invalid(OPERATION, "chunks of 0 tokens asked for, needed at least 1"));
         }
-        let device = model.device();
         Ok(Self {
             model: model.clone(),
             cache: KvCache::new(model, capacity, options.cache_type)?,
-            workspace: Workspace::new(model, options.chunk.min(capacity), options.precision)?,
+            workspace: Workspace::new(model, chunk.min(capacity), options.precision)?,
             single: Workspace::new(model, 1, options.precision)?,
             step: device.zeros(DType::U32, [1])?,
             next: device.zeros(DType::U32, [1])?,

@@ -24,8 +24,12 @@ fn all_logits(model: &Model, ids: &[u32], options: SessionOptions) -> Vec<f32> {
     logits
 }
 
-const EXACT: SessionOptions =
-    SessionOptions { context: None, chunk: 512, cache_type: CacheType::F32, precision: ActivationPrecision::Full };
+const EXACT: SessionOptions = SessionOptions {
+    context: None,
+    chunk: Some(512),
+    cache_type: CacheType::F32,
+    precision: ActivationPrecision::Full,
+};
 
 #[test]
 fn logits_agree_with_transformers() {
@@ -67,7 +71,7 @@ fn chunks_of_any_length_give_the_same_logits() {
         let model = Model::open(&golden.model, &device).unwrap();
         let whole: Vec<f64> = all_logits(&model, &golden.tokens, EXACT).iter().map(|&x| x.into()).collect();
         for chunk in [1, 7, 64] {
-            let logits = all_logits(&model, &golden.tokens, SessionOptions { chunk, ..EXACT });
+            let logits = all_logits(&model, &golden.tokens, SessionOptions { chunk: Some(chunk), ..EXACT });
             let name = format!("{} in chunks of {chunk}", golden.name);
             anymlx_testing::assert_close(&name, &logits, &whole, &golden.tolerance(1e-4));
         }

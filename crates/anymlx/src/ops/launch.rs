@@ -59,3 +59,9 @@ pub(super) fn kernel<K: LaneKernel>(
     let key = KernelKey { operation, element: TensorType::Dense(element), variant };
     encoder.device().kernels().built_in(&BuiltIn { key, gpu, cpu: lanes::kernel::<K>(level) })
 }
+
+/// A kernel that has only a text for GPUs.
+pub(super) fn gpu_kernel(encoder: &CommandEncoder, check: Check, key: KernelKey, gpu: &'static str) -> Result<Kernel> {
+    let cpu = crate::CpuKernel::whole(|_| Err("this kernel runs from its text".into()));
+    encoder.device().kernels().built_in(&BuiltIn { key, gpu, cpu }).map_err(|error| error.context(check.operation))
+}

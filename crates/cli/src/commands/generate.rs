@@ -87,9 +87,10 @@ fn session_options(model: &Model, prompt: &[u32], options: &Generate) -> Outcome
             prompt.len()
         )));
     }
+    let chunk = options.chunk.unwrap_or_else(|| SessionOptions::usual_chunk(model.device()));
     Ok(SessionOptions {
         context: Some(context),
-        chunk: options.chunk.min(prompt.len()).max(1),
+        chunk: Some(chunk.min(prompt.len()).max(1)),
         ..SessionOptions::default()
     })
 }

@@ -20,7 +20,7 @@ pub fn run(shared: &Shared, options: &Perplexity) -> Outcome {
     let ids = tokenizer.encode(&text, EncodeOptions { add_eos: Some(false), ..EncodeOptions::default() })?;
     let session_options = SessionOptions {
         context: Some(options.context),
-        chunk: options.chunk.min(options.context).max(1),
+        chunk: options.chunk.map(|chunk| chunk.min(options.context).max(1)),
         ..SessionOptions::default()
     };
     let mut session = Session::new(&model, session_options)?;

@@ -7,6 +7,7 @@ pub(super) mod gpu;
 mod plan;
 #[cfg(test)]
 mod tests;
+pub(super) mod tiles;
 
 use bytemuck::{Pod, Zeroable};
 use half::f16;
@@ -55,7 +56,8 @@ struct Block {
 ///
 /// `queries` is `f32` `[tokens, heads, head_dim]`; `key_cache` and `value_cache` are `F16` or `F32`
 /// `[kv_heads, capacity, head_dim]` and hold the token's own key and value already; `positions` is
-/// `U32` `[tokens]`; `output` is `f32` `[tokens, heads * head_dim]`. Scores and sums are `f32`. Only
+/// `U32` `[tokens]`; `output` is `f32` `[tokens, heads * head_dim]`. Scores and sums are `f32`; where the
+/// cache is `F16`, matrix units may take queries and the weights of values as `f16`. Only
 /// positions that some token of the call sees are read; a value there that is not finite may spread
 /// to tokens of the call that do not see it.
 ///
@@ -121,7 +123,11 @@ pub fn attention(
         tile_rows: check.u32("tile_rows", tile_rows)?,
     };
     if encoder.device().runs_gpu_kernels() {
-        return gpu::attention(encoder, check, &block, tokens, [queries, key_cache, value_cache, positions, output]);
+        let buffers = [queries, key_cache, value_cache, positions, output];
+        if tiles::attention(encoder, check, &block, tokens, buffers)? {
+            return Ok(());
+        }
+        return gpu::attention(encoder, check, &block, tokens, buffers);
     }
     let [q, k, v, p] = [queries, key_cache, value_cache, positions].map(read);
     let is_half = key_cache.dtype() == DType::F16;

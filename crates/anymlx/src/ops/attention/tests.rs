@@ -96,11 +96,19 @@ impl Case {
         scores.times(4.0) + Tolerance::for_dtype(DType::F32).reduced_over(64)
     }
 
+    /// Matrix units take queries and weights rounded to `f16`.
+    fn tolerance_on(&self, device: &MlxDevice) -> Tolerance {
+        match (self.dtype, has_tiles(device)) {
+            (DType::F16, true) => self.tolerance() + Tolerance::for_dtype(DType::F16).times(2.0),
+            _ => self.tolerance(),
+        }
+    }
+
     fn check(&self) {
         let data = self.data();
         let expected = self.expected(&data);
         for device in devices() {
-            assert_close("attention", &self.compute(&device, &data), &expected, &self.tolerance());
+            assert_close("attention", &self.compute(&device, &data), &expected, &self.tolerance_on(&device));
         }
     }
 }
@@ -144,6 +152,52 @@ fn windows_and_caps_agree_with_the_reference() {
             }
         }
     }
+}
+
+fn has_tiles(device: &MlxDevice) -> bool {
+    device.native_texts().is_exactly_cuda(tiles::ARCHITECTURE)
+}
+
+/// The first GPU with the kernels for matrix units.
+fn device_with_tiles() -> Option<MlxDevice> {
+    let device = MlxDevice::cuda(0).ok().filter(has_tiles);
+    if device.is_none() {
+        eprintln!("skipped: no GPU of architecture {}", tiles::ARCHITECTURE);
+    }
+    device
+}
+
+#[test]
+fn matrix_units_agree_with_the_reference() {
+    let Some(device) = device_with_tiles() else { return };
+    for (heads, kv_heads, head_dim) in [(1, 1, 64), (8, 2, 64), (4, 1, 128), (3, 3, 128), (4, 2, 256)] {
+        let unordered = (0..400).map(|t| t * 37 % 500).collect();
+        for positions in [(0..16).collect(), (0..200).collect(), (250..463).collect::<Vec<u32>>(), unordered] {
+            for (window, softcap) in [(None, None), (Some(1), None), (Some(70), None), (Some(300), Some(0.5))] {
+                let params = AttentionParams { scale: 0.1, window, softcap };
+                let dtype = DType::F16;
+                let case = Case { params, dtype, ..plain(heads, kv_heads, head_dim, 500, positions.clone()) };
+                let data = case.data();
+                let actual = case.compute(&device, &data);
+                assert_close("attention", &actual, &case.expected(&data), &case.tolerance_on(&device));
+            }
+        }
+    }
+}
+
+#[test]
+fn matrix_units_look_at_nothing_else() {
+    let Some(device) = device_with_tiles() else { return };
+    let params = AttentionParams { scale: 0.1, window: Some(30), softcap: None };
+    let case = Case { params, dtype: DType::F16, ..plain(4, 2, 64, 300, (200..240).collect()) };
+    let data = case.data();
+    let mut poisoned = Data { queries: data.queries.clone(), ..case.data() };
+    for (index, value) in poisoned.keys.iter_mut().chain(&mut poisoned.values).enumerate() {
+        if !(171..240).contains(&(index / 64 % 300)) {
+            *value = f32::NAN;
+        }
+    }
+    assert_eq!(case.compute(&device, &poisoned), case.compute(&device, &data));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The first half of a gated feed-forward layer: norm, both projections, activation.
 
-use super::{Activation, gated_matmul, project::LayerInput};
+use super::{Activation, gated_matmul, panel_matmul::Products, project::LayerInput};
 use crate::{CommandEncoder, MlxBuffer, Result, Weight};
 
 /// `output = activation(input gate^T) * (input up^T)`, with `input` normed first where it says so.
@@ -18,6 +18,9 @@ pub fn gated_projection(
     output: &MlxBuffer,
     activation: Activation,
 ) -> Result<()> {
+    if let Some(products) = Products::new(encoder, "gated_projection", input, &[gate, up]) {
+        return products.gate(encoder, [gate, up], output, activation);
+    }
     composite(encoder, input, gate, up, output, activation)
 }
 

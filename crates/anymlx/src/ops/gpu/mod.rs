@@ -3,7 +3,7 @@
 use anymlx_formats::quant::{QuantType, TensorType};
 use anymlx_hal::dialect;
 
-use super::check::Check;
+use super::{attention, check::Check, panel_matmul};
 use crate::{DType, KernelKey, Result};
 
 /// The quantised layouts that `quant.h` unpacks.
@@ -27,6 +27,12 @@ pub(super) fn has_format(encoding: TensorType) -> bool {
         TensorType::Dense(dtype) => FLOATS.contains(&dtype),
         TensorType::Quantized(quant) => FORMATS.contains(&quant),
     }
+}
+
+/// All of them.
+#[cfg(test)]
+pub(super) fn encodings() -> impl Iterator<Item = TensorType> {
+    FLOATS.into_iter().map(TensorType::Dense).chain(FORMATS.into_iter().map(TensorType::Quantized))
 }
 
 /// The encoding has kernels for GPUs, or an error that says so.
@@ -64,7 +70,7 @@ pub fn texts() -> Vec<GpuText> {
     let caches = [DType::F16, DType::F32].map(TensorType::Dense);
     let weights: Vec<TensorType> =
         FLOATS.map(TensorType::Dense).into_iter().chain(FORMATS.map(TensorType::Quantized)).collect();
-    let portable: [(&'static str, &'static str, &[TensorType]); 17] = [
+    let portable: [(&'static str, &'static str, &[TensorType]); 18] = [
         ("add_rms_norm", super::add_rms_norm::GPU, &single),
         ("argmax", super::argmax::GPU, &single),
         ("attention", super::attention::gpu::GPU, &caches),
@@ -76,6 +82,7 @@ pub fn texts() -> Vec<GpuText> {
         ("increment", super::increment::GPU, &single),
         ("kv_cache_write", super::kv_cache_write::GPU, &single),
         ("matmul", super::matmul::gpu::MATMUL, &weights),
+        ("panels", super::panels::GPU, &weights),
         ("quantize_activations", super::quantize_activations::GPU, &single),
         ("rms_norm", super::rms_norm::GPU, &single),
         ("rope", super::rope::GPU, &single),
@@ -83,18 +90,25 @@ pub fn texts() -> Vec<GpuText> {
         ("softmax", super::softmax::GPU, &single),
         ("transpose", super::transpose::GPU, &single),
     ];
-    let native: [(TextLanguage, &'static str, &'static str, &[TensorType]); 0] = [];
-    let of_operation = |(language, operation, text, elements): (TextLanguage, &'static str, &str, &[TensorType])| {
+    let text_of = |operation: &'static str, variant: &str, text: &str, element, language| {
+        let key = KernelKey { operation, element, variant: "" };
+        let text = dialect::whole_text(&(key.element_text() + text));
+        GpuText { name: format!("{operation} {variant}").trim_end().to_owned(), language, text }
+    };
+    let of_operation = |(operation, text, elements): (&'static str, &str, &[TensorType])| {
         let of_element = |&element: &TensorType| {
-            let key = KernelKey { operation, element, variant: "" };
-            let name = if elements.len() == 1 { operation.to_owned() } else { format!("{operation} {element}") };
-            let text = dialect::whole_text(&(key.element_text() + text));
-            GpuText { name: name.to_ascii_lowercase(), language, text }
+            let variant = if elements.len() == 1 { String::new() } else { element.to_string().to_ascii_lowercase() };
+            text_of(operation, &variant, text, element, TextLanguage::Portable)
         };
         elements.iter().map(of_element).collect::<Vec<_>>()
     };
-    let portable = portable.map(|(operation, text, elements)| (TextLanguage::Portable, operation, text, elements));
-    portable.into_iter().chain(native).flat_map(of_operation).collect()
+    let products = panel_matmul::KINDS.iter().flat_map(|kind| kind.texts).map(|(variant, text)| {
+        let language = TextLanguage::CudaExactly(panel_matmul::ARCHITECTURE);
+        text_of("panel_matmul", variant, text, panel_matmul::ELEMENT, language)
+    });
+    let language = TextLanguage::CudaExactly(attention::tiles::ARCHITECTURE);
+    let tiles = text_of("attention_tiles", "", attention::tiles::GPU, attention::tiles::ELEMENT, language);
+    portable.into_iter().flat_map(of_operation).chain(products).chain([tiles]).collect()
 }
 
 #[cfg(test)]

@@ -29,6 +29,13 @@ pub enum LayerInput<'a> {
 }
 
 impl<'a> LayerInput<'a> {
+    /// The rows that are multiplied, or the places for them.
+    pub(in crate::ops) fn rows(&self) -> MatmulInput<'a> {
+        match *self {
+            LayerInput::Rows(rows) | LayerInput::Normed { normed: rows, .. } => rows,
+        }
+    }
+
     /// The input as [`matmul`](crate::ops::matmul()) takes it, made by plain operations.
     pub(in crate::ops) fn prepare(self, encoder: &mut CommandEncoder) -> Result<MatmulInput<'a>> {
         let input = match self {

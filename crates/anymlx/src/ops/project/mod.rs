@@ -2,7 +2,7 @@
 
 mod input;
 
-use super::matmul;
+use super::{matmul, panel_matmul::Products};
 use crate::{CommandEncoder, MlxBuffer, Result, Weight};
 
 pub use input::LayerInput;
@@ -26,6 +26,10 @@ pub struct Projection<'a> {
 /// # Errors
 /// As those operations.
 pub fn project(encoder: &mut CommandEncoder, input: LayerInput<'_>, projections: &[Projection<'_>]) -> Result<()> {
+    let weights: Vec<&Weight> = projections.iter().map(|projection| projection.weight).collect();
+    if let Some(products) = Products::new(encoder, "project", input, &weights) {
+        return products.project(encoder, projections);
+    }
     composite(encoder, input, projections)
 }
 

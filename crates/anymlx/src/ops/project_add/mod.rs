@@ -2,6 +2,7 @@
 
 use super::{
     add_in_place, matmul,
+    panel_matmul::Products,
     project::{LayerInput, Projection},
     rms_norm::{RmsNormParams, rms_norm},
 };
@@ -33,6 +34,13 @@ pub fn project_add(
     post_norm: Option<PostNorm<'_>>,
     residual: &MlxBuffer,
 ) -> Result<()> {
+    if let Some(products) = Products::new(encoder, "project_add", input, &[projection.weight]) {
+        if post_norm.is_none() {
+            return products.add(encoder, projection, residual);
+        }
+        products.project(encoder, &[projection])?;
+        return join(encoder, projection.output, post_norm, residual);
+    }
     composite(encoder, input, projection, post_norm, residual)
 }
 
@@ -46,9 +54,19 @@ pub(super) fn composite(
 ) -> Result<()> {
     let input = input.prepare(encoder)?;
     matmul(encoder, input, projection.weight, projection.output, projection.bias)?;
+    join(encoder, projection.output, post_norm, residual)
+}
+
+/// `residual += norm(product)`
+pub(super) fn join(
+    encoder: &mut CommandEncoder,
+    product: &MlxBuffer,
+    post_norm: Option<PostNorm<'_>>,
+    residual: &MlxBuffer,
+) -> Result<()> {
     let Some(PostNorm { weight, params, normed }) = post_norm else {
-        return add_in_place(encoder, residual, projection.output);
+        return add_in_place(encoder, residual, product);
     };
-    rms_norm(encoder, projection.output, weight, normed, params)?;
+    rms_norm(encoder, product, weight, normed, params)?;
     add_in_place(encoder, residual, normed)
 }
