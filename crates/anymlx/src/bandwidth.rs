@@ -7,6 +7,8 @@ use crate::{
     registry::BuiltIn, write,
 };
 
+pub(crate) const GPU: &str = concat!("#line 1 \"bandwidth.gpu.cpp\"\n", include_str!("bandwidth.gpu.cpp"), "\n");
+
 /// A measured bandwidth.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bandwidth {
@@ -49,11 +51,11 @@ pub fn measure_read(device: &MlxDevice) -> Result<Bandwidth> {
     let from = device.alloc_buffer(BYTES, DType::U8, vec![BYTES])?;
     let sums = device.alloc_buffer(items * 8, DType::I64, vec![items])?;
     let key = KernelKey { operation: "bandwidth", element: TensorType::Dense(DType::I64), variant: "read" };
-    let kernel = device.kernels().built_in(&BuiltIn { key, gpu: "", cpu: KERNEL })?;
+    let kernel = device.kernels().built_in(&BuiltIn { key, gpu: GPU, cpu: KERNEL })?;
     let graph = device.record_labeled("bandwidth", |encoder| {
         // Untouched pages are all one page of zeros; the fill makes them real.
         let launch = Launch { groups: [items as u32, 1, 1], threads_per_group: 256, items, items_per_chunk: 1 };
-        encoder.dispatch(&kernel, &[read(&from), write(&sums)], &0_u32, launch)
+        encoder.dispatch(&kernel, &[read(&from), write(&sums)], &((ITEM / 8) as u32), launch)
     })?;
     let mut encoder = device.command_encoder()?;
     encoder.fill_bytes(&from, 1)?;
@@ -70,18 +72,22 @@ pub fn measure_read(device: &MlxDevice) -> Result<Bandwidth> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::test_devices::devices;
 
     #[test]
     fn reads_every_byte() {
-        let device = MlxDevice::cpu().unwrap();
-        assert!(measure_read(&device).unwrap().bytes_per_second > 1e6);
+        assert!(measure_read(&MlxDevice::cpu().unwrap()).unwrap().bytes_per_second > 1e6);
+        devices().iter().for_each(sums_are_whole);
+    }
+
+    fn sums_are_whole(device: &MlxDevice) {
         let from = device.buffer_from_slice(&vec![3_u8; 2 * ITEM], DType::U8, [2 * ITEM]).unwrap();
         let sums = device.zeros(DType::I64, [2]).unwrap();
         let key = KernelKey { operation: "bandwidth", element: TensorType::Dense(DType::I64), variant: "read" };
-        let kernel = device.kernels().built_in(&BuiltIn { key, gpu: "", cpu: KERNEL }).unwrap();
+        let kernel = device.kernels().built_in(&BuiltIn { key, gpu: GPU, cpu: KERNEL }).unwrap();
         let mut encoder = device.command_encoder().unwrap();
-        let launch = Launch { items: 2, items_per_chunk: 1, ..Launch::default() };
-        encoder.dispatch(&kernel, &[read(&from), write(&sums)], &0_u32, launch).unwrap();
+        let launch = Launch { groups: [2, 1, 1], threads_per_group: 256, items: 2, items_per_chunk: 1 };
+        encoder.dispatch(&kernel, &[read(&from), write(&sums)], &((ITEM / 8) as u32), launch).unwrap();
         encoder.commit_and_wait().unwrap();
         let expected = (ITEM as u64 / 8).wrapping_mul(0x0303_0303_0303_0303);
         assert_eq!(sums.to_vec::<u64>().unwrap(), [expected, expected]);

@@ -37,8 +37,8 @@ using namespace metal;
 #define GPU_U_(i, kind, T, n) GPU_U_##kind(i, T)
 #define GPU_K(i, t) GPU_CALL(GPU_K_, i, GPU_UNPAREN t)   // its kind and element size
 #define GPU_K_(i, kind, T, n) GPU_K_##kind(T)
-#define GPU_COUNT_(a, b, c, d, e, f, g, h, i, j, N, ...) N
-#define GPU_COUNT(...) GPU_COUNT_(__VA_ARGS__, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)
+#define GPU_COUNT_(a, b, c, d, e, f, g, h, i, j, k, l, m, o, N, ...) N
+#define GPU_COUNT(...) GPU_COUNT_(__VA_ARGS__, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)
 #define GPU_EACH(M, ...) GPU_CAT(GPU_EACH_, GPU_COUNT(__VA_ARGS__))(M, __VA_ARGS__)
 #define GPU_EACH_1(M, a) M(0, a)
 #define GPU_EACH_2(M, a, b) GPU_EACH_1(M, a), M(1, b)
@@ -50,11 +50,21 @@ using namespace metal;
 #define GPU_EACH_8(M, a, b, c, d, e, f, g, h) GPU_EACH_7(M, a, b, c, d, e, f, g), M(7, h)
 #define GPU_EACH_9(M, a, b, c, d, e, f, g, h, i) GPU_EACH_8(M, a, b, c, d, e, f, g, h), M(8, i)
 #define GPU_EACH_10(M, a, b, c, d, e, f, g, h, i, j) GPU_EACH_9(M, a, b, c, d, e, f, g, h, i), M(9, j)
+#define GPU_EACH_11(M, a, b, c, d, e, f, g, h, i, j, k) GPU_EACH_10(M, a, b, c, d, e, f, g, h, i, j), M(10, k)
+#define GPU_EACH_12(M, a, b, c, d, e, f, g, h, i, j, k, l) GPU_EACH_11(M, a, b, c, d, e, f, g, h, i, j, k), M(11, l)
+#define GPU_EACH_13(M, a, b, c, d, e, f, g, h, i, j, k, l, m) GPU_EACH_12(M, a, b, c, d, e, f, g, h, i, j, k, l), M(12, m)
+#define GPU_EACH_14(M, a, b, c, d, e, f, g, h, i, j, k, l, m, o) GPU_EACH_13(M, a, b, c, d, e, f, g, h, i, j, k, l, m), M(13, o)
 
 // A kernel may be launched with any multiple of 32 threads up to 1024; one declared with
 // KERNEL_BOUNDED with at most `threads`, which leaves it more registers.
 #define KERNEL(name, ...) GPU_KERNEL(GPU_NO_BOUND, 1024, name, __VA_ARGS__)
 #define KERNEL_BOUNDED(threads, name, ...) GPU_KERNEL(GPU_BOUND(threads), threads, name, __VA_ARGS__)
+// KERNEL_EARLY: as KERNEL_BOUNDED, and `groups` threadgroups share a multiprocessor. On CUDA it may start
+// before the commands that it depends on have ended: it calls GRID_DEPENDENTS() first, and GRID_WAIT()
+// before it touches what another command writes; until then it may read constants, such as weights.
+// After GRID_WAIT it reaches what others write by fresh(pointer), across which no compiler moves loads.
+#define KERNEL_EARLY(threads, groups, name, ...) \
+  GPU_EARLY(name) GPU_KERNEL(GPU_BOUND_GROUPS(threads, groups), threads, name, __VA_ARGS__)
 #define GPU_NO_BOUND
 
 // FAULT(code, a, b, c), in the body of a KERNEL: the submission fails with the code's text, in which
@@ -83,6 +93,7 @@ enum {
 #define SIMD_BARRIER() simdgroup_barrier(mem_flags::mem_threadgroup)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define GPU_BOUND(threads) [[max_total_threads_per_threadgroup(threads)]]
+#define GPU_BOUND_GROUPS(threads, groups) GPU_BOUND(threads)
 #define GPU_P_BUF_IN(i, T, n)     const device T* n [[buffer(i)]]
 #define GPU_P_BUF_OUT(i, T, n)    device T* n [[buffer(i)]]
 #define GPU_P_BUF_PARAMS(i, T, n) constant T& n [[buffer(i)]]
@@ -133,6 +144,37 @@ typedef unsigned long long u64;
 #define SIMD_BARRIER() __syncwarp()
 #define UNROLL _Pragma("unroll")
 #define GPU_BOUND(threads) __launch_bounds__(threads, 1)
+#define GPU_BOUND_GROUPS(threads, groups) __launch_bounds__(threads, groups)
+#define GPU_EARLY(name) extern "C" { __device__ uint GPU_CAT(name, _starts_early) = 1; }
+#if __CUDA_ARCH__ >= 900
+#define GRID_DEPENDENTS() asm volatile("griddepcontrol.launch_dependents;" ::: "memory")
+#define GRID_WAIT() asm volatile("griddepcontrol.wait;" ::: "memory")
+#else
+#define GRID_DEPENDENTS()
+#define GRID_WAIT()
+#endif
+// `bytes` (at most 16) bytes into threadgroup memory, both addresses aligned to 16; the rest of 16 becomes 0. A
+// copy_target is such an address, to which bytes are added.
+// COPY_END closes a group of copies, COPY_WAIT(n) waits for the thread's own copies of all groups but the
+// last n (a constant).
+typedef uint copy_target;
+FN copy_target copy_target_at(uchar* to) { return uint(__cvta_generic_to_shared(to)); }
+FN void copy16_async(copy_target to, const uchar* from, uint bytes) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" :: "r"(to), "l"(from), "r"(bytes) : "memory");
+}
+// Brings bytes nearer that will be read soon; address and length are multiples of 16.
+FN void prefetch(const uchar* from, uint bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" :: "l"(from), "r"(bytes) : "memory");
+#endif
+}
+#define COPY_END() asm volatile("cp.async.commit_group;" ::: "memory")
+#define COPY_WAIT(n) asm volatile("cp.async.wait_group %0;" :: "n"(n) : "memory")
+template <typename T> FN T* fresh(T* p) {
+  asm volatile("" : "+l"(p) : : "memory");
+  return p;
+}
+FN uint funnel_right(uint low, uint high, uint bits) { return __funnelshift_r(low, high, bits); }
 #define GPU_P_BUF_IN(i, T, n)     const T* __restrict__ n
 #define GPU_P_BUF_OUT(i, T, n)    T* __restrict__ n
 #define GPU_P_BUF_PARAMS(i, T, n) const T n
@@ -209,7 +251,16 @@ FN ushort gpu_f32_to_bf16(float f) {  // round to nearest even, NaN stays NaN
   if ((u & 0x7fffffffu) > 0x7f800000u) return ushort((u >> 16) | 0x40u);
   return ushort((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
 }
+// The bits of a half
+#if !defined(GPU_METAL)
+FN uint gpu_f16_bits(float v) { return gpu_f32_to_f16(v); }
+#endif
+// Bits `bits`..`bits` + 31 of high:low; bits is at most 31.
+#if !defined(GPU_CUDA)
+FN uint funnel_right(uint low, uint high, uint bits) { return bits == 0 ? low : low >> bits | high << (32 - bits); }
+#endif
 #if defined(GPU_METAL)
+FN uint gpu_f16_bits(float v) { return as_type<ushort>(half(v)); }
 FN float gpu_f16_to_f32(ushort b) { return float(as_type<half>(b)); }
 #endif
 
@@ -269,6 +320,7 @@ FN int dot4_i8(uint a, uint b, int c) {
     ushort4 h = {gpu_f32_to_bf16(v.x), gpu_f32_to_bf16(v.y), gpu_f32_to_bf16(v.z), gpu_f32_to_bf16(v.w)}; \
     GPU_VEC(AS ushort4, p) = h;                                                              \
   }                                                                                          \
+  FN uint load_u8(const AS uchar* p) { return *p; }                                          \
   FN uint load_u16(const AS uchar* p) { return GPU_VEC(const AS ushort, p); }                \
   FN uint load_u32(const AS uchar* p) { return GPU_VEC(const AS uint, p); }                  \
   FN uint2 load_u64(const AS uchar* p) { return GPU_VEC(const AS uint2, p); }                \
@@ -280,6 +332,33 @@ GPU_LOADS_STORES(device)
 GPU_LOADS_STORES(threadgroup)
 #else
 GPU_LOADS_STORES()
+#endif
+
+// One array of threadgroup memory that may be larger than SHARED arrays can be on CUDA, in the body of
+// kernel `name`, for which LARGE_SHARED_SIZE stands before the kernel with the same number of bytes.
+#if defined(GPU_CUDA)
+#define LARGE_SHARED_SIZE(name, bytes) DYNAMIC_SHARED(name, bytes)
+#define LARGE_SHARED(n, bytes) extern __shared__ uint4 gpu_large_shared[]; uchar* n = (uchar*)gpu_large_shared
+#else
+#define LARGE_SHARED_SIZE(name, bytes)
+#define LARGE_SHARED(n, bytes) SHARED(uchar, n, bytes)
+// What these are on CUDA is said there.
+#define GPU_EARLY(name)
+#define GRID_DEPENDENTS()
+#define GRID_WAIT()
+#define COPY_END()
+#define COPY_WAIT(n)
+typedef THREADGROUP uchar* copy_target;
+FN copy_target copy_target_at(THREADGROUP uchar* to) { return to; }
+FN void copy16_async(copy_target to, const DEVICE uchar* from, uint bytes) {
+  if (bytes == 16) {
+    store_u128(to, load_u128(from));
+  } else {
+    for (uint i = 0; i < 16; i++) to[i] = i < bytes ? from[i] : uchar(0);
+  }
+}
+FN void prefetch(const DEVICE uchar*, uint) {}
+#define fresh(p) (p)
 #endif
 
 // Sum and maximum over the threadgroup, for every thread. partial: one value per simdgroup;

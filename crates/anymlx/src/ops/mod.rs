@@ -42,7 +42,9 @@ pub mod softmax;
 #[cfg(test)]
 mod test_data;
 #[cfg(test)]
-mod test_devices;
+pub(crate) mod test_devices;
+#[cfg(test)]
+mod test_layers;
 pub mod transpose;
 
 pub use add_rms_norm::add_rms_norm;

@@ -102,6 +102,7 @@ template <typename T> FN T simd_max(T v, GPU_WHERE) {
 #define GPU_K_BUF_OUT(T)    {GPU_WRITE, sizeof(T)}
 #define GPU_K_BUF_PARAMS(T) {GPU_BLOCK, sizeof(T)}
 #define GPU_BOUND(threads)
+#define GPU_BOUND_GROUPS(threads, groups)
 #define GPU_KERNEL(bound, threads, name, ...)                                                \
   static void name##_body(GPU_EACH(GPU_P, __VA_ARGS__), GPU_IDS);                            \
   static void name(void** gpu_args) {                                                        \

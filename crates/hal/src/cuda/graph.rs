@@ -1,6 +1,6 @@
 //! Recorded commands as a graph of the driver.
 
-use std::{fmt, sync::Arc};
+use std::{ffi::c_int, fmt, sync::Arc};
 
 use cudarc::driver::sys;
 
@@ -29,6 +29,9 @@ pub enum GraphEdges {
 /// A copy or fill is cut into nodes of at most this many bytes: the driver's limit on a row.
 const MAX_NODE_BYTES: usize = 1 << 30;
 
+/// The first driver with edges along which a kernel may start early.
+const PROGRAMMATIC_EDGES_DRIVER: c_int = 12_030;
+
 /// Commands prepared to run many times.
 pub struct Graph {
     pub(super) label: Arc<str>,
@@ -55,6 +58,8 @@ struct Building<'a> {
     graph: sys::CUgraph,
     shared: &'a Shared,
     nodes: usize,
+    /// The kernel node added last.
+    last_kernel: Option<sys::CUgraphNode>,
 }
 
 impl Drop for Building<'_> {
@@ -72,7 +77,7 @@ impl<'a> Building<'a> {
         let mut graph = std::ptr::null_mut();
         // SAFETY: stores the new graph.
         unsafe { driver!(cuGraphCreate(&mut graph, 0)) }?;
-        Ok(Self { graph, shared, nodes: 0 })
+        Ok(Self { graph, shared, nodes: 0, last_kernel: None })
     }
 
     /// Adds the nodes of a command that run after all of `after`.
@@ -99,10 +104,23 @@ impl<'a> Building<'a> {
                     kern: std::ptr::null_mut(),
                     ctx: std::ptr::null_mut(),
                 };
-                nodes.push(self.node(|handle, graph| {
+                // A kernel that waits by itself may start while the kernel before it still runs.
+                let early = match after {
+                    &[before] if kernel.starts_early() && self.last_kernel == Some(before) => {
+                        (self.shared.properties.driver >= PROGRAMMATIC_EDGES_DRIVER).then_some(before)
+                    }
+                    _ => None,
+                };
+                let after = if early.is_some() { &[] } else { after };
+                let added = self.node(|handle, graph| {
                     // SAFETY: as in `Command::launch`; the arguments are copied by the call.
                     unsafe { driver!(cuGraphAddKernelNode_v2(handle, graph, after.as_ptr(), after.len(), &node)) }
-                })?);
+                })?;
+                if let Some(before) = early {
+                    self.connect_early(before, added)?;
+                }
+                self.last_kernel = Some(added);
+                nodes.push(added);
             }
             Action::Copy { from, to, byte_len } => {
                 for (offset, width) in rows(*byte_len) {
@@ -150,6 +168,18 @@ impl<'a> Building<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Lets kernel `to` start when all threadgroups of kernel `from` have allowed it or ended.
+    fn connect_early(&self, from: sys::CUgraphNode, to: sys::CUgraphNode) -> DriverResult {
+        let edge = sys::CUgraphEdgeData {
+            from_port: sys::CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC as u8,
+            to_port: 0,
+            type_: sys::CUgraphDependencyType::CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC as u8,
+            reserved: [0; 5],
+        };
+        // SAFETY: both are kernel nodes of this graph; the edge is copied by the call.
+        unsafe { driver!(cuGraphAddDependencies_v2(self.graph, &from, &to, &edge, 1)) }
     }
 
     /// A node that runs after all of `after`, when they are several.

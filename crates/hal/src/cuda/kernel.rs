@@ -64,6 +64,8 @@ struct Inner {
     max_threads: u32,
     /// Bytes of threadgroup memory beside what the text declares as arrays.
     dynamic_shared: u32,
+    /// Whether it waits by itself for the commands before.
+    starts_early: bool,
     /// Bytes of each parameter, where the driver tells.
     parameters: Option<Box<[usize]>>,
     module: Arc<Module>,
@@ -94,6 +96,11 @@ impl Kernel {
     /// Bytes of threadgroup memory that a launch asks for.
     pub(super) fn dynamic_shared(&self) -> u32 {
         self.inner.dynamic_shared
+    }
+
+    /// True when the kernel waits by itself for the commands that it depends on (`KERNEL_EARLY` of the dialect).
+    pub(super) fn starts_early(&self) -> bool {
+        self.inner.starts_early
     }
 
     /// Checks what the driver would only notice when the work is submitted, or never.
@@ -164,7 +171,11 @@ impl Kernels {
         let parameters = (shared.properties.driver >= PARAMETER_INFO_DRIVER).then(|| parameter_sizes(function));
         drop(current);
         let dynamic_shared = dynamic_shared(&module, source.name, function)?;
-        let inner = Inner { name: source.name.into(), function, max_threads, dynamic_shared, parameters, module };
+        let symbol =
+            CString::new(format!("{}_starts_early", source.name)).map_err(|error| failed(error.to_string()))?;
+        let starts_early = variable(&module, &symbol)?.is_some();
+        let inner =
+            Inner { name: source.name.into(), function, max_threads, dynamic_shared, starts_early, parameters, module };
         Ok(Kernel { inner: Arc::new(inner) })
     }
 

@@ -21,31 +21,89 @@ FN Best simd_best(Best best) {
   return best;
 }
 
-KERNEL(argmax_f32, IN(float, logits), OUT(uint, output), PARAMS(ArgmaxBlock, p)) {
-  SHARED(float, values, 32);
-  SHARED(uint, indices, 32);
-  const u64 row = u64(tg_id.x) * p.columns;
-  Best best;
-  best.value = as_type<float>(0xff800000u);  // minus infinity, which any index of its own beats
-  best.index = 0xffffffffu;
-  const Best none = best;
-  for (uint i = tid; i < p.columns; i += tg_size.x) {
-    Best next;
-    next.value = logits[row + i];
-    next.index = i;
-    best = better(best, next);
-  }
+FN Best nothing() {
+  Best none;
+  none.value = as_type<float>(0xff800000u);  // minus infinity, which any index of its own beats
+  none.index = 0xffffffffu;
+  return none;
+}
+
+// The best of all threads, for thread 0.
+FN Best group_best(Best best, THREADGROUP float* values, THREADGROUP uint* indices, uint lane, uint simd_id,
+                   uint num_simds) {
   best = simd_best(best);
   if (lane == 0) {
     values[simd_id] = best.value;
     indices[simd_id] = best.index;
   }
   BARRIER();
-  Best group = none;
+  Best group = nothing();
   if (lane < num_simds) {
     group.value = values[lane];
     group.index = indices[lane];
   }
-  group = simd_best(group);
-  if (tid == 0) output[tg_id.x] = group.index == 0xffffffffu ? 0 : group.index;
+  return simd_best(group);
+}
+
+// Logits of a thread whose loads are under way at once
+enum { TOGETHER = 8 };
+
+// The best of the columns from `begin` to `end`
+FN Best thread_best(const DEVICE float* row, uint begin, uint end, uint tid, uint threads) {
+  Best best = nothing();
+  for (uint first = begin + tid; first < end; first += TOGETHER * threads) {
+    float at_once[TOGETHER];
+    UNROLL
+    for (uint j = 0; j < TOGETHER; j++) at_once[j] = first + j * threads < end ? row[first + j * threads] : 0.0f;
+    UNROLL
+    for (uint j = 0; j < TOGETHER; j++) {
+      Best next;
+      next.value = at_once[j];
+      next.index = first + j * threads;
+      if (next.index < end) best = better(best, next);
+    }
+  }
+  return best;
+}
+
+KERNEL(argmax_f32, IN(float, logits), OUT(uint, output), PARAMS(ArgmaxBlock, p)) {
+  SHARED(float, values, 32);
+  SHARED(uint, indices, 32);
+  const Best mine = thread_best(logits + u64(tg_id.x) * p.columns, 0, p.columns, tid, tg_size.x);
+  const Best best = group_best(mine, values, indices, lane, simd_id, num_simds);
+  if (tid == 0) output[tg_id.x] = best.index == 0xffffffffu ? 0 : best.index;
+}
+
+// The same in two steps: a threadgroup for each part (x) of a row (y), `length` columns long, then one for
+// each row.
+struct ArgmaxPartBlock { uint columns, length, parts; };
+
+KERNEL_EARLY(256, 4, argmax_f32_part, IN(float, logits), OUT(float, part_values), OUT(uint, part_indices),
+             PARAMS(ArgmaxPartBlock, p)) {
+  SHARED(float, values, 32);
+  SHARED(uint, indices, 32);
+  GRID_DEPENDENTS();
+  GRID_WAIT();
+  const uint begin = min(tg_id.x * p.length, p.columns), end = min(begin + p.length, p.columns);
+  const Best mine = thread_best(fresh(logits) + u64(tg_id.y) * p.columns, begin, end, tid, tg_size.x);
+  const Best best = group_best(mine, values, indices, lane, simd_id, num_simds);
+  if (tid == 0) {
+    part_values[tg_id.y * p.parts + tg_id.x] = best.value;
+    part_indices[tg_id.y * p.parts + tg_id.x] = best.index;
+  }
+}
+
+KERNEL_EARLY(256, 4, argmax_f32_join, IN(float, part_values), IN(uint, part_indices), OUT(uint, output),
+             PARAMS(ArgmaxPartBlock, p)) {
+  SHARED(float, values, 32);
+  SHARED(uint, indices, 32);
+  GRID_DEPENDENTS();
+  GRID_WAIT();
+  Best mine = nothing();
+  if (tid < p.parts) {
+    mine.value = fresh(part_values)[tg_id.x * p.parts + tid];
+    mine.index = fresh(part_indices)[tg_id.x * p.parts + tid];
+  }
+  const Best best = group_best(mine, values, indices, lane, simd_id, num_simds);
+  if (tid == 0) output[tg_id.x] = best.index == 0xffffffffu ? 0 : best.index;
 }

@@ -1,6 +1,7 @@
 //! Index of the largest value.
 
 pub(super) mod cpu;
+mod gpu;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,9 @@ pub fn argmax(encoder: &mut CommandEncoder, logits: &MlxBuffer, output: &MlxBuff
     check.dtype("output", output, &[DType::U32])?;
     let (rows, columns) = check.rows("logits", logits)?;
     check.shape("output", output, &[rows])?;
+    if encoder.device().runs_gpu_kernels() && columns >= gpu::MANY_COLUMNS {
+        return gpu::argmax(encoder, check, logits, output, [rows, columns]);
+    }
     let columns_param = check.u32("columns", columns)?;
     let kernel = launch::kernel::<cpu::Argmax>(encoder, "argmax", DType::F32, GPU)?;
     let launch = launch::rows(check, rows, columns, LIGHT_CHUNK)?;

@@ -21,15 +21,50 @@ typedef GPU_CAT(dense_, ELEMENT) Stored;
 
 enum { MAX_SIMDS = 8 };
 
+// Four elements as they are stored
+template <typename T> struct Four { float4 v; };
+template <> struct Four<f16> { uint a, b; };
+FN float4 values_of(Four<float> f) { return f.v; }
+FN float4 values_of(Four<f16> f) {
+  return make_float4(gpu_f16_to_f32(ushort(f.a & 0xffffu)), gpu_f16_to_f32(ushort(f.a >> 16)),
+                     gpu_f16_to_f32(ushort(f.b & 0xffffu)), gpu_f16_to_f32(ushort(f.b >> 16)));
+}
+FN void take_four(const DEVICE float* p, THREAD Four<float>& f) { f.v = load4(p); }
+FN void take_four(const DEVICE f16* p, THREAD Four<f16>& f) {
+  const uint2 words = load_u64((const DEVICE uchar*)p);
+  f.a = words.x;
+  f.b = words.y;
+}
+FN void put_four(float4 v, THREAD Four<float>& f) { f.v = v; }
+FN void put_four(float4 v, THREAD Four<f16>& f) {
+  f.a = gpu_f16_bits(v.x) | gpu_f16_bits(v.y) << 16;
+  f.b = gpu_f16_bits(v.z) | gpu_f16_bits(v.w) << 16;
+}
+
 // Elements d .. d + 3 of a head, 0 past its end
-template <typename P>
-FN float4 four_of_head(P head, uint d, AttentionBlock p) {
-  if (p.vectors && d < p.head_dim) return load4(head + d);
+template <typename T>
+FN Four<T> four_of_head(const DEVICE T* head, uint d, AttentionBlock p) {
+  Four<T> f;
+  if (p.vectors && d < p.head_dim) {
+    take_four(head + d, f);
+    return f;
+  }
   float4 v = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
   if (d < p.head_dim) v.x = ld(head + d);
   if (d + 1 < p.head_dim) v.y = ld(head + d + 1);
   if (d + 2 < p.head_dim) v.z = ld(head + d + 2);
   if (d + 3 < p.head_dim) v.w = ld(head + d + 3);
+  put_four(v, f);
+  return f;
+}
+
+FN float4 four_of_query(const DEVICE float* head, uint d, AttentionBlock p) {
+  if (p.vectors && d < p.head_dim) return load4(head + d);
+  float4 v = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+  if (d < p.head_dim) v.x = *(head + d);
+  if (d + 1 < p.head_dim) v.y = *(head + d + 1);
+  if (d + 2 < p.head_dim) v.z = *(head + d + 2);
+  if (d + 3 < p.head_dim) v.w = *(head + d + 3);
   return v;
 }
 
@@ -72,33 +107,66 @@ FN void see_keys(THREAD Seen<C>* seen, const DEVICE float* queries, const DEVICE
   for (int g = 0; g < G; g++) {
     UNROLL
     for (int c = 0; c < C; c++) {
-      const DEVICE float* head = queries + u64(min(first_head + g, last_head)) * p.head_dim;
-      q[g][c] = four_of_head(head, 4 * (C * l + c), p) * p.scale;
+      const DEVICE float* head = fresh(queries) + u64(min(first_head + g, last_head)) * p.head_dim;
+      q[g][c] = four_of_query(head, 4 * (C * l + c), p) * p.scale;
     }
   }
-  for (uint key = first; key < last; key += step) {
-    // The last sets may have no key left; they take part in the shuffles with a weight of 0.
-    const bool has_key = key + set < last;
-    const u64 at = u64(has_key ? key + set : last - 1) * p.head_dim;
-    float4 k[C], v[C];
+  enum { KEYS = G == 1 ? 4 : 2 };  // taken together, so that their loads are under way at once
+  for (uint key = first; key < last; key += KEYS * step) {
+    Four<Stored> k[KEYS][C], v[KEYS][C];
     UNROLL
-    for (int c = 0; c < C; c++) {
-      k[c] = four_of_head(keys + at, 4 * (C * l + c), p);
-      v[c] = four_of_head(values + at, 4 * (C * l + c), p);
+    for (uint u = 0; u < KEYS; u++) {
+      // Sets that have no key left take the last one with a weight of 0.
+      const u64 at = u64(min(key + u * step + set, last - 1)) * p.head_dim;
+      UNROLL
+      for (int c = 0; c < C; c++) {
+        k[u][c] = four_of_head(keys + at, 4 * (C * l + c), p);
+        v[u][c] = four_of_head(values + at, 4 * (C * l + c), p);
+      }
+    }
+    float scores[KEYS][G];
+    UNROLL
+    for (uint u = 0; u < KEYS; u++) {
+      UNROLL
+      for (int g = 0; g < G; g++) scores[u][g] = 0.0f;
+      UNROLL
+      for (int c = 0; c < C; c++) {
+        const float4 values_of_key = values_of(k[u][c]);
+        UNROLL
+        for (int g = 0; g < G; g++) scores[u][g] += dot(q[g][c], values_of_key);
+      }
+      UNROLL
+      for (int g = 0; g < G; g++) {
+        float score = scores[u][g];
+        for (ushort m = LANES / 2; m > 0; m >>= 1) score += simd_shuffle_xor(score, m);
+        if (p.softcap > 0.0f) score = p.softcap * tanh(score / p.softcap);
+        scores[u][g] = key + u * step + set < last ? score : GPU_LOWEST;
+      }
     }
     UNROLL
     for (int g = 0; g < G; g++) {
-      float score = 0.0f;
+      float top = seen[g].top;
       UNROLL
-      for (int c = 0; c < C; c++) score += dot(q[g][c], k[c]);
-      for (ushort m = LANES / 2; m > 0; m >>= 1) score += simd_shuffle_xor(score, m);
-      if (p.softcap > 0.0f) score = p.softcap * tanh(score / p.softcap);
-      if (has_key) {
-        const float top = max(seen[g].top, score), keep = exp(seen[g].top - top), weight = exp(score - top);
-        seen[g].total = seen[g].total * keep + weight;
+      for (uint u = 0; u < KEYS; u++) top = max(top, scores[u][g]);
+      const float keep = exp(seen[g].top - top);
+      seen[g].top = top;
+      seen[g].total *= keep;
+      UNROLL
+      for (int c = 0; c < C; c++) seen[g].sums[c] = seen[g].sums[c] * keep;
+      UNROLL
+      for (uint u = 0; u < KEYS; u++) {
+        const float weight = key + u * step + set < last ? exp(scores[u][g] - top) : 0.0f;
+        scores[u][g] = weight;
+        seen[g].total += weight;
+      }
+    }
+    UNROLL
+    for (uint u = 0; u < KEYS; u++) {
+      UNROLL
+      for (int c = 0; c < C; c++) {
+        const float4 values_of_key = values_of(v[u][c]);
         UNROLL
-        for (int c = 0; c < C; c++) seen[g].sums[c] = seen[g].sums[c] * keep + v[c] * weight;
-        seen[g].top = top;
+        for (int g = 0; g < G; g++) seen[g].sums[c] = seen[g].sums[c] + values_of_key * scores[u][g];
       }
     }
   }
@@ -179,12 +247,14 @@ FN void attend(const DEVICE float* queries, const DEVICE Stored* keys, const DEV
 
 // 8 simdgroups x 256 or 4 x 512 elements
 #define ATTENTION(suffix, threads, LANES, C, G)                                                        \
-  KERNEL_BOUNDED(threads, GPU_CAT(GPU_CAT(attention_, ELEMENT), suffix), IN(float, queries), IN(Stored, keys), \
+  KERNEL_EARLY(threads, 2, GPU_CAT(GPU_CAT(attention_, ELEMENT), suffix), IN(float, queries), IN(Stored, keys), \
                  IN(Stored, values), IN(uint, positions), OUT(float, output), PARAMS(AttentionBlock, p)) { \
     SHARED(float, tops, MAX_SIMDS);                                                                    \
     SHARED(float, totals, MAX_SIMDS);                                                                  \
     SHARED(float, sums, threads / 32 * 4 * C * LANES);                                                 \
-    const uint position = positions[tg_id.z];                                                          \
+    GRID_DEPENDENTS();                                                                                 \
+    GRID_WAIT();                                                                                       \
+    const uint position = *fresh(positions + tg_id.z);                                             \
     Joined shared;                                                                                     \
     shared.tops = tops;                                                                                \
     shared.totals = totals;                                                                            \
@@ -206,16 +276,36 @@ ATTENTION(_d512_g1, 128, 32, 4, 1)
 
 // Joins the parts of one head of one token (x): each has maximum, total, then head_dim sums.
 struct AttentionJoinBlock { uint parts, head_dim; };
+enum { MAX_PARTS = 64 };
 
-KERNEL(GPU_CAT(attention_join_, ELEMENT), IN(float, partials), OUT(float, output), PARAMS(AttentionJoinBlock, p)) {
+KERNEL_EARLY(512, 2, GPU_CAT(attention_join_, ELEMENT), IN(float, partials), OUT(float, output),
+             PARAMS(AttentionJoinBlock, p)) {
+  SHARED(float, weights, MAX_PARTS);
+  GRID_DEPENDENTS();
+  GRID_WAIT();
   const uint stride = p.head_dim + 2;
-  const DEVICE float* parts = partials + u64(tg_id.x) * p.parts * stride;
-  float top = GPU_LOWEST, total = 0.0f;
-  for (uint i = 0; i < p.parts; i++) top = max(top, parts[i * stride]);
-  for (uint i = 0; i < p.parts; i++) total += parts[i * stride + 1] * exp(parts[i * stride] - top);
+  const DEVICE float* parts = fresh(partials) + u64(tg_id.x) * p.parts * stride;
+  // Every simdgroup for itself: lanes take the parts lane and lane + 32.
+  const bool first = lane < p.parts, second = lane + 32 < p.parts;
+  const float top_a = first ? parts[lane * stride] : GPU_LOWEST;
+  const float top_b = second ? parts[(lane + 32) * stride] : GPU_LOWEST;
+  const float total_a = first ? parts[lane * stride + 1] : 0.0f;
+  const float total_b = second ? parts[(lane + 32) * stride + 1] : 0.0f;
+  const float top = simd_max(max(top_a, top_b)), weight_a = exp(top_a - top), weight_b = exp(top_b - top);
+  const float total = simd_sum(total_a * weight_a + total_b * weight_b);
+  if (simd_id == 0) {
+    weights[lane] = first ? weight_a / total : 0.0f;
+    weights[lane + 32] = second ? weight_b / total : 0.0f;
+  }
+  BARRIER();
   for (uint d = tid; d < p.head_dim; d += tg_size.x) {
     float sum = 0.0f;
-    for (uint i = 0; i < p.parts; i++) sum += parts[i * stride + 2 + d] * exp(parts[i * stride] - top);
-    output[u64(tg_id.x) * p.head_dim + d] = sum / total;
+    for (uint i = 0; i < p.parts; i += 8) {
+      UNROLL
+      for (uint j = 0; j < 8; j++) {
+        if (i + j < p.parts) sum = fma(parts[(i + j) * stride + 2 + d], weights[i + j], sum);
+      }
+    }
+    output[u64(tg_id.x) * p.head_dim + d] = sum;
   }
 }

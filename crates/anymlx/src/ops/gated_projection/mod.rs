@@ -1,5 +1,9 @@
 //! The first half of a gated feed-forward layer: norm, both projections, activation.
 
+pub(super) mod gpu;
+#[cfg(test)]
+mod tests;
+
 use super::{Activation, gated_matmul, panel_matmul::Products, project::LayerInput};
 use crate::{CommandEncoder, MlxBuffer, Result, Weight};
 
@@ -20,6 +24,9 @@ pub fn gated_projection(
 ) -> Result<()> {
     if let Some(products) = Products::new(encoder, "gated_projection", input, &[gate, up]) {
         return products.gate(encoder, [gate, up], output, activation);
+    }
+    if gpu::gated_projection(encoder, input, [gate, up], output, activation)? {
+        return Ok(());
     }
     composite(encoder, input, gate, up, output, activation)
 }

@@ -1,5 +1,7 @@
 //! What kernels for GPUs share: device code (`*.h` beside this file) and the list of all their texts.
 
+pub(super) mod stream;
+
 use anymlx_formats::quant::{QuantType, TensorType};
 use anymlx_hal::dialect;
 
@@ -7,7 +9,7 @@ use super::{attention, check::Check, panel_matmul};
 use crate::{DType, KernelKey, Result};
 
 /// The quantised layouts that `quant.h` unpacks.
-const FORMATS: [QuantType; 10] = [
+pub(super) const FORMATS: [QuantType; 10] = [
     QuantType::Q4_0,
     QuantType::Q4_1,
     QuantType::Q5_0,
@@ -70,22 +72,28 @@ pub fn texts() -> Vec<GpuText> {
     let caches = [DType::F16, DType::F32].map(TensorType::Dense);
     let weights: Vec<TensorType> =
         FLOATS.map(TensorType::Dense).into_iter().chain(FORMATS.map(TensorType::Quantized)).collect();
-    let portable: [(&'static str, &'static str, &[TensorType]); 18] = [
+    let quantized = FORMATS.map(TensorType::Quantized);
+    let portable: [(&'static str, &'static str, &[TensorType]); 23] = [
         ("add_rms_norm", super::add_rms_norm::GPU, &single),
         ("argmax", super::argmax::GPU, &single),
         ("attention", super::attention::gpu::GPU, &caches),
+        ("bandwidth", crate::bandwidth::GPU, &single),
         ("copy", super::copy::GPU, &single),
         ("elementwise", super::elementwise::GPU, &single),
         ("gated_activation", super::gated_activation::GPU, &single),
         ("gated_matmul", super::matmul::gpu::GATED_MATMUL, &weights),
+        ("gated_projection", super::gated_projection::gpu::GPU, &quantized),
         ("gather_rows", super::gather_rows::GPU, &weights),
         ("increment", super::increment::GPU, &single),
         ("kv_cache_write", super::kv_cache_write::GPU, &single),
         ("matmul", super::matmul::gpu::MATMUL, &weights),
         ("panels", super::panels::GPU, &weights),
+        ("project", super::project::gpu::GPU, &quantized),
+        ("project_add", super::project_add::gpu::GPU, &quantized),
         ("quantize_activations", super::quantize_activations::GPU, &single),
         ("rms_norm", super::rms_norm::GPU, &single),
         ("rope", super::rope::GPU, &single),
+        ("rotate_and_cache", super::rotate_and_cache::gpu::GPU, &caches),
         ("sample", super::sample::GPU, &single),
         ("softmax", super::softmax::GPU, &single),
         ("transpose", super::transpose::GPU, &single),

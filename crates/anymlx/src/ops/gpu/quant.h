@@ -8,33 +8,60 @@
 //   run(block, piece, part) the run: weight[i] = d * q[i] - m, with q as signed bytes, four to a word
 // The layouts are those of ggml; `anymlx_formats::quant` describes them. Blocks are aligned to the
 // largest power of two that divides their bytes (16 at most) if the matrix is aligned to 16.
+//
+// A block is a pointer to bytes, or a Staged.
 struct Run { uint q[4]; float d, m; };
 
-FN float half_at(const DEVICE uchar* p) { return gpu_f16_to_f32(ushort(load_u16(p))); }
+// Bytes in threadgroup memory: `base` is aligned to 16, and 16 bytes after those that are asked for may be read.
+struct Staged { const THREADGROUP uchar* base; uint at; };
+FN Staged operator+(Staged s, uint n) { s.at += n; return s; }
+FN uint load_u8(Staged s) { return load_u8(s.base + s.at); }
+FN uint load_u16(Staged s) { return load_u16(s.base + s.at); }
+FN uint load_u32(Staged s) { return load_u32(s.base + s.at); }
+FN uint2 load_u64(Staged s) { return load_u64(s.base + s.at); }
+FN uint4 load_u128(Staged s) { return load_u128(s.base + s.at); }
+
+// 16 bytes from any address: the banks of threadgroup memory serve two aligned loads sooner than narrow ones.
+FN uint4 load_u128_unaligned(Staged s) {
+  const THREADGROUP uchar* from = s.base + (s.at & ~15u);
+  const uint4 a = load_u128(from), b = load_u128(from + 16);
+  const bool two = (s.at & 8u) != 0, one = (s.at & 4u) != 0;
+  const uint bits = 8 * (s.at & 3u);
+  const uint w0 = two ? a.z : a.x, w1 = two ? a.w : a.y, w2 = two ? b.x : a.z;
+  const uint w3 = two ? b.y : a.w, w4 = two ? b.z : b.x, w5 = two ? b.w : b.y;
+  const uint x0 = one ? w1 : w0, x1 = one ? w2 : w1, x2 = one ? w3 : w2, x3 = one ? w4 : w3, x4 = one ? w5 : w4;
+  return make_uint4(funnel_right(x0, x1, bits), funnel_right(x1, x2, bits), funnel_right(x2, x3, bits),
+                    funnel_right(x3, x4, bits));
+}
+
+template <typename P> FN float half_at(P p) { return gpu_f16_to_f32(ushort(load_u16(p))); }
 FN float high_half(uint word) { return gpu_f16_to_f32(ushort(word >> 16)); }
 FN float low_half(uint word) { return gpu_f16_to_f32(ushort(word & 0xffffu)); }
 
 // 16 bytes from an address aligned to A
 template <int A> struct Bytes16;
 template <> struct Bytes16<2> {
-  FN uint4 at(const DEVICE uchar* p) {
+  FN uint4 at(Staged s) { return load_u128_unaligned(s); }
+  template <typename P> FN uint4 at(P p) {
     return make_uint4(load_u16(p) | load_u16(p + 2) << 16, load_u16(p + 4) | load_u16(p + 6) << 16,
                       load_u16(p + 8) | load_u16(p + 10) << 16, load_u16(p + 12) | load_u16(p + 14) << 16);
   }
 };
 template <> struct Bytes16<4> {
-  FN uint4 at(const DEVICE uchar* p) {
+  FN uint4 at(Staged s) { return load_u128_unaligned(s); }
+  template <typename P> FN uint4 at(P p) {
     return make_uint4(load_u32(p), load_u32(p + 4), load_u32(p + 8), load_u32(p + 12));
   }
 };
 template <> struct Bytes16<8> {
-  FN uint4 at(const DEVICE uchar* p) {
+  FN uint4 at(Staged s) { return load_u128_unaligned(s); }
+  template <typename P> FN uint4 at(P p) {
     const uint2 a = load_u64(p), b = load_u64(p + 8);
     return make_uint4(a.x, a.y, b.x, b.y);
   }
 };
 template <> struct Bytes16<16> {
-  FN uint4 at(const DEVICE uchar* p) { return load_u128(p); }
+  template <typename P> FN uint4 at(P p) { return load_u128(p); }
 };
 
 // (bytes >> shift) & mask, for each byte
@@ -67,7 +94,7 @@ struct format_q4_0 {
   FN uint index_of(uint, uint part) { return part; }
   FN uint piece_of(uint) { return 0; }
   FN uint part_of(uint run) { return run; }
-  FN Run run(const DEVICE uchar* b, uint, uint part) {
+  template <typename P> FN Run run(P b, uint, uint part) {
     Run r;
     take_bits(Bytes16<2>::at(b + 2), 4 * part, 0x0f0f0f0fu, r.q);
     r.d = half_at(b);
@@ -82,7 +109,7 @@ struct format_q4_1 {
   FN uint index_of(uint, uint part) { return part; }
   FN uint piece_of(uint) { return 0; }
   FN uint part_of(uint run) { return run; }
-  FN Run run(const DEVICE uchar* b, uint, uint part) {
+  template <typename P> FN Run run(P b, uint, uint part) {
     Run r;
     take_bits(Bytes16<4>::at(b + 4), 4 * part, 0x0f0f0f0fu, r.q);
     const uint dm = load_u32(b);
@@ -98,7 +125,7 @@ struct format_q5_0 {
   FN uint index_of(uint, uint part) { return part; }
   FN uint piece_of(uint) { return 0; }
   FN uint part_of(uint run) { return run; }
-  FN Run run(const DEVICE uchar* b, uint, uint part) {
+  template <typename P> FN Run run(P b, uint, uint part) {
     Run r;
     take_bits(Bytes16<2>::at(b + 6), 4 * part, 0x0f0f0f0fu, r.q);
     add_fifth_bits(load_u16(b + 2 + 2 * part), r.q);
@@ -114,7 +141,7 @@ struct format_q5_1 {
   FN uint index_of(uint, uint part) { return part; }
   FN uint piece_of(uint) { return 0; }
   FN uint part_of(uint run) { return run; }
-  FN Run run(const DEVICE uchar* b, uint, uint part) {
+  template <typename P> FN Run run(P b, uint, uint part) {
     Run r;
     const uint2 head = load_u64(b);
     take_bits(Bytes16<8>::at(b + 8), 4 * part, 0x0f0f0f0fu, r.q);
@@ -131,7 +158,7 @@ struct format_q8_0 {
   FN uint index_of(uint piece, uint) { return piece; }
   FN uint piece_of(uint run) { return run; }
   FN uint part_of(uint) { return 0; }
-  FN Run run(const DEVICE uchar* b, uint piece, uint) {
+  template <typename P> FN Run run(P b, uint piece, uint) {
     Run r;
     take_bits(Bytes16<2>::at(b + 2 + 16 * piece), 0, 0xffffffffu, r.q);
     r.d = half_at(b);
@@ -149,10 +176,10 @@ struct format_q2_k {
   FN uint index_of(uint piece, uint part) { return 8 * (piece / 2) + 2 * part + piece % 2; }
   FN uint piece_of(uint run) { return 2 * (run / 8) + run % 2; }
   FN uint part_of(uint run) { return run % 8 / 2; }
-  FN Run run(const DEVICE uchar* b, uint piece, uint part) {
+  template <typename P> FN Run run(P b, uint piece, uint part) {
     Run r;
     take_bits(Bytes16<4>::at(b + 16 + 16 * piece), 2 * part, 0x03030303u, r.q);
-    const uint scale = b[index_of(piece, part)], d = load_u32(b + 80);
+    const uint scale = load_u8(b + index_of(piece, part)), d = load_u32(b + 80);
     r.d = low_half(d) * float(scale & 15u);
     r.m = high_half(d) * float(scale >> 4);
     return r;
@@ -166,13 +193,13 @@ struct format_q3_k {
   FN uint index_of(uint piece, uint part) { return 8 * (piece / 2) + 2 * part + piece % 2; }
   FN uint piece_of(uint run) { return 2 * (run / 8) + run % 2; }
   FN uint part_of(uint run) { return run % 8 / 2; }
-  FN Run run(const DEVICE uchar* b, uint piece, uint part) {
+  template <typename P> FN Run run(P b, uint piece, uint part) {
     Run r;
     take_bits(Bytes16<2>::at(b + 32 + 16 * piece), 2 * part, 0x03030303u, r.q);
     add_bits(Bytes16<2>::at(b + 16 * (piece % 2)), 4 * (piece / 2) + part, 2, r.q);
     const uint i = index_of(piece, part);
-    const uint low = (uint(b[96 + i % 8]) >> (4 * (i / 8))) & 15u;
-    const uint high = (uint(b[104 + i % 4]) >> (2 * (i / 4))) & 3u;
+    const uint low = (load_u8(b + (96 + i % 8)) >> (4 * (i / 8))) & 15u;
+    const uint high = (load_u8(b + (104 + i % 4)) >> (2 * (i / 4))) & 3u;
     r.d = half_at(b + 108) * float(int(low | high << 4) - 32);
     r.m = 4.0f * r.d;
     return r;
@@ -195,7 +222,7 @@ struct format_q4_k {
   FN uint index_of(uint piece, uint part) { return 4 * (piece / 2) + 2 * part + piece % 2; }
   FN uint piece_of(uint run) { return 2 * (run / 4) + run % 2; }
   FN uint part_of(uint run) { return run % 4 / 2; }
-  FN Run run(const DEVICE uchar* b, uint piece, uint part) {
+  template <typename P> FN Run run(P b, uint piece, uint part) {
     Run r;
     take_bits(Bytes16<16>::at(b + 16 + 16 * piece), 4 * part, 0x0f0f0f0fu, r.q);
     const uint4 head = load_u128(b);
@@ -212,7 +239,7 @@ struct format_q5_k {
   FN uint index_of(uint piece, uint part) { return 4 * (piece / 2) + 2 * part + piece % 2; }
   FN uint piece_of(uint run) { return 2 * (run / 4) + run % 2; }
   FN uint part_of(uint run) { return run % 4 / 2; }
-  FN Run run(const DEVICE uchar* b, uint piece, uint part) {
+  template <typename P> FN Run run(P b, uint piece, uint part) {
     Run r;
     take_bits(Bytes16<16>::at(b + 48 + 16 * piece), 4 * part, 0x0f0f0f0fu, r.q);
     const uint s = 2 * (piece / 2) + part;
@@ -233,14 +260,14 @@ struct format_q6_k {
   FN uint index_of(uint piece, uint part) { return 8 * (piece / 4) + 4 * part + piece % 4; }
   FN uint piece_of(uint run) { return 4 * (run / 8) + run % 4; }
   FN uint part_of(uint run) { return run % 8 / 4; }
-  FN Run run(const DEVICE uchar* b, uint piece, uint part) {
+  template <typename P> FN Run run(P b, uint piece, uint part) {
     Run r;
     take_bits(Bytes16<2>::at(b + 16 * piece), 4 * part, 0x0f0f0f0fu, r.q);
     const uint4 high = Bytes16<2>::at(b + 128 + 32 * (piece / 4) + 16 * (piece % 2));
     const uint from = 4 * part + 2 * (piece % 4 / 2);
     add_bits(high, from, 4, r.q);
     add_bits(high, from + 1, 5, r.q);
-    const int scale = int(uint(b[192 + index_of(piece, part)]) << 24) >> 24;
+    const int scale = int(load_u8(b + (192 + index_of(piece, part))) << 24) >> 24;
     r.d = half_at(b + 208) * float(scale);
     r.m = 32.0f * r.d;
     return r;

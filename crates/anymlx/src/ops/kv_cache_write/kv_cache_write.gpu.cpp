@@ -6,16 +6,6 @@
 // One threadgroup for each token (x) and head (y).
 struct KvCacheWriteBlock { uint tokens, kv_heads, head_dim, capacity; };
 
-// 1 for every thread of the group if a later token has the same position.
-FN float is_replaced(const DEVICE uint* positions, uint token, uint tokens, THREADGROUP float* partial, uint tid,
-                     uint threads, uint lane, uint simd_id, uint num_simds) {
-  float replaced = 0.0f;
-  for (uint t = token + 1 + tid; t < tokens; t += threads) {
-    if (positions[t] == positions[token]) replaced = 1.0f;
-  }
-  return tg_max(replaced, partial, lane, simd_id, num_simds);
-}
-
 template <typename T>
 FN void write_head(const DEVICE float* from, DEVICE T* to, uint head_dim, uint tid, uint threads) {
   for (uint i = tid; i < head_dim; i += threads) st(to + i, from[i]);

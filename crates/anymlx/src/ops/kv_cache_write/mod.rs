@@ -10,7 +10,7 @@ use bytemuck::{Pod, Zeroable};
 use super::check::Check;
 use crate::{CommandEncoder, DType, KernelKey, Launch, MlxBuffer, Result, read, read_write, registry::BuiltIn};
 
-pub(super) const GPU: &str = gpu_text!("kv_cache_write.gpu.cpp");
+pub(super) const GPU: &str = gpu_text!("../gpu/cache.h", "kv_cache_write.gpu.cpp");
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]

@@ -1,6 +1,9 @@
 //! Projections that share an input: queries, keys and values of an attention layer, or the output head.
 
+pub(super) mod gpu;
 mod input;
+#[cfg(test)]
+mod tests;
 
 use super::{matmul, panel_matmul::Products};
 use crate::{CommandEncoder, MlxBuffer, Result, Weight};
@@ -29,6 +32,9 @@ pub fn project(encoder: &mut CommandEncoder, input: LayerInput<'_>, projections:
     let weights: Vec<&Weight> = projections.iter().map(|projection| projection.weight).collect();
     if let Some(products) = Products::new(encoder, "project", input, &weights) {
         return products.project(encoder, projections);
+    }
+    if gpu::project(encoder, input, projections)? {
+        return Ok(());
     }
     composite(encoder, input, projections)
 }

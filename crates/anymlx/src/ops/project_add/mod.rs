@@ -1,5 +1,9 @@
 //! A projection whose result joins the residual stream.
 
+pub(super) mod gpu;
+#[cfg(test)]
+mod tests;
+
 use super::{
     add_in_place, matmul,
     panel_matmul::Products,
@@ -40,6 +44,9 @@ pub fn project_add(
         }
         products.project(encoder, &[projection])?;
         return join(encoder, projection.output, post_norm, residual);
+    }
+    if gpu::project_add(encoder, input, projection, post_norm, residual)? {
+        return Ok(());
     }
     composite(encoder, input, projection, post_norm, residual)
 }

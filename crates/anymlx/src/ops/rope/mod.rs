@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{CommandEncoder, DType, Launch, MlxBuffer, Result, read, read_write};
 
-pub(super) const GPU: &str = gpu_text!("rope.gpu.cpp");
+pub(super) const GPU: &str = gpu_text!("../gpu/angle.h", "rope.gpu.cpp");
 
 /// Which two values of a head are rotated together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,5 +1,9 @@
 //! What happens to queries, keys and values between their projections and attention.
 
+pub(super) mod gpu;
+#[cfg(test)]
+mod tests;
+
 use super::{
     kv_cache_write,
     rms_norm::{RmsNormParams, rms_norm_in_place},
@@ -48,6 +52,9 @@ pub struct RotateAndCache<'a> {
 /// # Errors
 /// As those operations.
 pub fn rotate_and_cache(encoder: &mut CommandEncoder, operands: RotateAndCache<'_>) -> Result<()> {
+    if gpu::rotate_and_cache(encoder, &operands)? {
+        return Ok(());
+    }
     composite(encoder, operands)
 }
 

@@ -1,0 +1,104 @@
+//! [`project`](super::project) of one token on a GPU: one kernel where the encodings allow it.
+
+use anymlx_formats::quant::{QuantType, TensorType};
+use bytemuck::{Pod, Zeroable};
+
+use super::{LayerInput, Projection};
+use crate::{
+    CommandEncoder, Result,
+    ops::{
+        check::Check,
+        gpu::stream::{self, NormBlock, StreamInput, WIDTH},
+    },
+    read, write,
+};
+
+pub(in crate::ops) const GPU: &str =
+    gpu_text!("../gpu/quant.h", "../gpu/activation.h", "../gpu/stream.h", "project.gpu.cpp");
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Block {
+    norm: NormBlock,
+    rows: [u32; 3],
+    /// Bit `i`: matrix `i` has one.
+    has_bias: u32,
+    groups: u32,
+}
+
+/// The kernel for three matrices; `None` where each takes a kernel of its own.
+fn variant_of_three(encodings: [TensorType; 3]) -> Option<&'static str> {
+    let [first, second, third] = encodings;
+    if first != second {
+        return None;
+    }
+    match third {
+        same if same == first => Some("three"),
+        TensorType::Quantized(QuantType::Q6_K) => Some("three_q6_k"),
+        TensorType::Quantized(QuantType::Q8_0) => Some("three_q8_0"),
+        _ => None,
+    }
+}
+
+/// Records the projections, or says that no kernel takes them.
+pub(super) fn project(
+    encoder: &mut CommandEncoder,
+    input: LayerInput<'_>,
+    projections: &[Projection<'_>],
+) -> Result<bool> {
+    let check = Check::new("project");
+    let weights: Vec<_> = projections.iter().map(|projection| projection.weight).collect();
+    let Some(streamed) = StreamInput::of(encoder, input, &weights, WIDTH) else { return Ok(false) };
+    projections.iter().try_for_each(|projection| stream::check_operands(check, input, *projection))?;
+    let three = <&[_; 3]>::try_from(projections).ok();
+    if let Some((three, variant)) =
+        three.and_then(|three| Some((three, variant_of_three(three.map(|p| p.weight.encoding()))?)))
+    {
+        record(encoder, check, &streamed, three, variant)?;
+        return Ok(true);
+    }
+    projections
+        .iter()
+        .try_for_each(|projection| record(encoder, check, &streamed, std::slice::from_ref(projection), "one"))?;
+    Ok(true)
+}
+
+fn record(
+    encoder: &mut CommandEncoder,
+    check: Check,
+    input: &StreamInput<'_>,
+    projections: &[Projection<'_>],
+    variant: &'static str,
+) -> Result<()> {
+    let mut rows = [0; 3];
+    let mut has_bias = 0;
+    for (index, projection) in projections.iter().enumerate() {
+        rows[index] = check.u32("weight rows", projection.weight.rows())?;
+        has_bias |= u32::from(projection.bias.is_some()) << index;
+    }
+    let pairs = projections.iter().map(|projection| projection.weight.rows().div_ceil(2)).sum();
+    let launch = stream::launch(encoder, check, pairs)?;
+    let block = Block { norm: input.norm_block(check)?, rows, has_bias, groups: launch.groups[0] };
+    let kernel = stream::kernel(encoder, "project", projections[0].weight.encoding(), variant, GPU)?;
+    let mut bindings = vec![read(input.row), read(input.norm_binding())];
+    bindings.extend(projections.iter().map(|projection| read(projection.weight.data())));
+    bindings.extend(projections.iter().map(|projection| read(projection.bias.unwrap_or(input.row))));
+    bindings.extend(projections.iter().map(|projection| write(projection.output)));
+    encoder.dispatch(&kernel, &bindings, &block, launch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_matrices_share_a_kernel_where_one_is_compiled() {
+        let [q4, q5, q6, q8] =
+            [QuantType::Q4_K, QuantType::Q5_K, QuantType::Q6_K, QuantType::Q8_0].map(TensorType::Quantized);
+        assert_eq!(variant_of_three([q4, q4, q4]), Some("three"));
+        assert_eq!(variant_of_three([q4, q4, q6]), Some("three_q6_k"));
+        assert_eq!(variant_of_three([q5, q5, q8]), Some("three_q8_0"));
+        assert_eq!(variant_of_three([q4, q4, q5]), None);
+        assert_eq!(variant_of_three([q4, q6, q6]), None);
+    }
+}
