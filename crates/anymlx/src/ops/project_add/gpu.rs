@@ -6,10 +6,8 @@ use super::{LayerInput, PostNorm, Projection};
 use crate::{
     CommandEncoder, MlxBuffer, Result,
     ops::{
-        add_in_place,
         check::Check,
         gpu::stream::{self, StreamInput, WIDE, WIDTH},
-        rms_norm,
     },
     read, read_write,
 };
@@ -59,9 +57,8 @@ pub(super) fn project_add(
     let bias = projection.bias.unwrap_or(streamed.row);
     let bindings = [read(streamed.row), read(projection.weight.data()), read(bias), read_write(target)];
     encoder.dispatch(&kernel, &bindings, &block, launch)?;
-    if let Some(PostNorm { weight, params, normed }) = post_norm {
-        rms_norm(encoder, projection.output, weight, normed, params)?;
-        add_in_place(encoder, residual, normed)?;
+    if post_norm.is_some() {
+        super::join(encoder, projection.output, post_norm, residual)?;
     }
     Ok(true)
 }
