@@ -30,6 +30,8 @@ enum Task {
     Lint(Selection),
     /// GPU kernels on the host: in several orders of threads, under AddressSanitizer and ThreadSanitizer
     Sanitize(Selection),
+    /// Kernels and host code for Metal, checked without a Mac; mistakes that must be refused
+    CheckMetal(Selection),
     /// Measures beside llama.cpp, in turn; builds it if need be
     BenchPeer(bench_peer::Options),
 }
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Task::Test(selection) => (steps::test(), selection),
         Task::Lint(selection) => (steps::lint(), selection),
         Task::Sanitize(selection) => (steps::sanitize(), selection),
+        Task::CheckMetal(selection) => (steps::check_metal(), selection),
         Task::BenchPeer(options) => {
             return match bench_peer::run(&workspace, &options) {
                 Ok(()) => ExitCode::SUCCESS,

@@ -26,6 +26,11 @@ impl Report {
         self.skips.insert(line);
     }
 
+    /// Counts one success more.
+    pub fn pass(&mut self) {
+        self.passed += 1;
+    }
+
     /// Counts one failure more.
     pub fn fail(&mut self) {
         self.failed += 1;

@@ -96,7 +96,10 @@ enum {
 #define GPU_BOUND_GROUPS(threads, groups) GPU_BOUND(threads)
 #define GPU_P_BUF_IN(i, T, n)     const device T* n [[buffer(i)]]
 #define GPU_P_BUF_OUT(i, T, n)    device T* n [[buffer(i)]]
-#define GPU_P_BUF_PARAMS(i, T, n) constant T& n [[buffer(i)]]
+#ifndef GPU_METAL_BLOCK  // the same check, whose compiler cannot copy out of an address space
+#define GPU_METAL_BLOCK(T, n) constant T& n
+#endif
+#define GPU_P_BUF_PARAMS(i, T, n) GPU_METAL_BLOCK(T, n) [[buffer(i)]]
 #define FAULT(code, a, b, c) gpu_fault(gpu_fault_record, code, a, b, c)
 FN void gpu_fault(device atomic_uint* record, uint code, uint a, uint b, uint c) {
   atomic_store_explicit(record + 1, a, memory_order_relaxed);

@@ -1,5 +1,6 @@
 //! The steps. A new one is a file here and a line in the lists below.
 
+mod check_metal;
 mod clippy;
 mod dependencies;
 mod doc;
@@ -25,7 +26,13 @@ pub fn test() -> Vec<Step> {
     let mut steps = lint();
     steps.extend([model::STEP, tests::STEP]);
     steps.push(loom::STEP);
+    steps.extend(check_metal());
     steps
+}
+
+/// The Metal backend, as far as it can be checked without Metal.
+pub fn check_metal() -> Vec<Step> {
+    vec![check_metal::PLANTED, check_metal::KERNELS]
 }
 
 /// GPU kernels on the host, watched. Not a part of `cargo xtask test` yet: `cargo xtask sanitize`.

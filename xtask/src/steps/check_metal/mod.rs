@@ -1,0 +1,120 @@
+//! What can be known about the Metal backend without a Mac: every kernel's text through clang with Metal's address spaces,
+//! mistakes that must be refused, the host's code against the real bindings. `docs/metal.md` says what this cannot show.
+
+mod call_graph;
+mod clang;
+mod planted;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    process::{self, Failure, Outcome},
+    report::Report,
+    runner::Step,
+    steps::PROFILE,
+    tools,
+    workspace::Workspace,
+};
+
+pub const KERNELS: Step = Step { name: "metal-kernels", run: kernels };
+pub const PLANTED: Step = Step { name: "metal-planted", run: planted };
+
+/// Everything that is made lies here.
+fn folder(workspace: &Workspace) -> PathBuf {
+    workspace.root().join("target/check-metal")
+}
+
+fn kernels(workspace: &Workspace) -> Outcome {
+    with_clang("Metal kernels", || {
+        let clang = clang::Clang::new(&folder(workspace))?;
+        let texts = texts(workspace)?;
+        let mut report = Report::default();
+        for (name, problems) in clang.check_all(&texts)? {
+            match problems.first() {
+                None => report.pass(),
+                Some(first) => {
+                    println!("{name}:\n{first}");
+                    report.fail();
+                }
+            }
+        }
+        outcome(report, "a text is no Metal")
+    })
+}
+
+fn planted(workspace: &Workspace) -> Outcome {
+    with_clang("mistakes planted in Metal kernels", || {
+        let clang = clang::Clang::new(&folder(workspace))?;
+        let header = read(&workspace.root().join("crates/hal/gpu/gpu.h"))?;
+        let problems = clang.check(&planted::subject(&header))?;
+        if let Some(problem) = problems.first() {
+            return Err(format!("the text without mistakes was refused: {problem}").into());
+        }
+        let mut report = Report::default();
+        for mistake in planted::MISTAKES {
+            let wrong = mistake.plant(&header)?;
+            let problems = clang.check(&wrong)?;
+            if problems.iter().any(|problem| problem.contains(mistake.refused_with)) {
+                report.pass();
+            } else {
+                println!("{}: not refused with `{}`: {problems:?}", mistake.what, mistake.refused_with);
+                report.fail();
+            }
+        }
+        outcome(report, "a planted mistake was not refused")
+    })
+}
+
+fn with_clang(what: &str, run: impl FnOnce() -> Outcome) -> Outcome {
+    match tools::CLANG.ensure() {
+        Ok(()) => run(),
+        Err(reason) => Ok(Report::skipped(what, reason)),
+    }
+}
+
+fn outcome(report: Report, reason: &str) -> Outcome {
+    println!("{report}");
+    if report.failed() == 0 { Ok(report) } else { Err(Failure { report, reason: reason.to_owned() }) }
+}
+
+/// A text as Apple's compiler gets it.
+#[derive(Debug, Clone)]
+struct Text {
+    name: String,
+    text: String,
+}
+
+/// Every text of the library.
+fn texts(workspace: &Workspace) -> Result<Vec<Text>, String> {
+    let folder = folder(workspace).join("texts");
+    let text_folder = folder.to_string_lossy().into_owned();
+    if folder.exists() {
+        fs::remove_dir_all(&folder).map_err(|error| format!("{text_folder}: {error}"))?;
+    }
+    let mut write = workspace.cargo(["run", "--quiet", "--profile", PROFILE, "--package", "anymlx"]);
+    write.args(["--example", "gpu_texts", "--", &text_folder]);
+    process::run(&mut write).map_err(|failure| failure.reason)?;
+    let failed = |error: std::io::Error| format!("{text_folder}: {error}");
+    let mut texts = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        if !name.ends_with(".cu") {
+            texts.push(Text { name, text: read(&path)? });
+        }
+    }
+    texts.sort_by(|a, b| a.name.cmp(&b.name));
+    if texts.is_empty() { Err(format!("no text in {text_folder}")) } else { Ok(texts) }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    let parent = path.parent().map_or(Ok(()), fs::create_dir_all);
+    parent.and_then(|()| fs::write(path, text)).map_err(|error| format!("{}: {error}", path.display()))
+}
