@@ -8,7 +8,7 @@ use crate::{
         Backend, BackendKind, Bound, Buffer as BufferTrait, Device as DeviceTrait, DeviceInfo, Encoder as EncoderTrait,
         ForeignMemory, KernelSource, Launch, Pending as PendingTrait, StorageMode, Timing,
     },
-    cpu, cuda, emulator, trace,
+    cpu, cuda, emulator, metal, trace,
 };
 
 /// Any of the backends of this build.
@@ -263,9 +263,21 @@ macro_rules! backends {
     };
 }
 
+#[cfg(not(any(target_vendor = "apple", anymlx_check_metal)))]
 backends! {
     Cpu: cpu::Cpu,
     Cuda: cuda::Cuda,
+    MetalRecorder: metal::Metal<metal::MetalRecorder>,
+    Trace: trace::Trace,
+    Emulator: emulator::Emulator,
+}
+
+#[cfg(any(target_vendor = "apple", anymlx_check_metal))]
+backends! {
+    Cpu: cpu::Cpu,
+    Cuda: cuda::Cuda,
+    Metal: metal::Metal<metal::Apple>,
+    MetalRecorder: metal::Metal<metal::MetalRecorder>,
     Trace: trace::Trace,
     Emulator: emulator::Emulator,
 }

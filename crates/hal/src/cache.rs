@@ -32,8 +32,13 @@ impl CacheKey {
         Self(digest.finalize().into())
     }
 
+    /// The digest in hexadecimal.
+    pub(crate) fn hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     fn file_name(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + ".kernel"
+        self.hex() + ".kernel"
     }
 }
 

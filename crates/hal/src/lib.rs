@@ -1,7 +1,7 @@
 //! Mechanism under anymlx: memory, kernels and order. Nothing here knows an operation, an element
 //! type or a shape.
 //!
-//! * [`backend`] is the contract that the backends ([`cpu`], [`cuda`], [`trace`], [`emulator`]) fulfil; read it first.
+//! * [`backend`] is the contract that the backends ([`cpu`], [`cuda`], [`metal`], [`trace`], [`emulator`]) fulfil; read it first.
 //! * [`dialect`] is the language of GPU kernels.
 //! * [`any`] makes one closed type of them.
 //! * [`Context`], [`Storage`], [`Recorder`], [`Submission`] and [`Graph`] are the common layer:
@@ -21,6 +21,7 @@ mod ledger;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod memory;
+pub mod metal;
 mod order;
 mod pool;
 mod ranges;

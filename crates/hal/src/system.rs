@@ -31,6 +31,18 @@ pub(crate) fn memory() -> SystemMemory {
     SystemMemory { total: isize::MAX as u64, available: isize::MAX as u64 }
 }
 
+/// Bytes of a page.
+pub(crate) fn page_bytes() -> usize {
+    /// What every system's pages are parts of, where the system does not tell.
+    const LARGE: usize = 64 * 1024;
+    // SAFETY: sysconf only reads its argument.
+    #[cfg(unix)]
+    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok();
+    #[cfg(not(unix))]
+    let page = None;
+    page.filter(|page| page.is_power_of_two()).unwrap_or(LARGE)
+}
+
 /// Model name of the processor.
 pub(crate) fn processor_name() -> String {
     #[cfg(target_os = "linux")]

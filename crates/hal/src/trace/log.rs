@@ -12,7 +12,7 @@ pub struct TraceLog {
 }
 
 impl TraceLog {
-    pub(super) fn line(&self, line: fmt::Arguments<'_>) {
+    pub(crate) fn line(&self, line: fmt::Arguments<'_>) {
         self.lines.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(line.to_string());
     }
 

@@ -61,7 +61,8 @@ mod tests {
 
     fn module(functions: &[(&str, &[&str])]) -> String {
         let function = |(name, called): &(&str, &[&str])| {
-            let calls: String = called.iter().map(|name| format!("  %1 = call spir_func i32 @{name}(i32 1) #2\n")).collect();
+            let calls: String =
+                called.iter().map(|name| format!("  %1 = call spir_func i32 @{name}(i32 1) #2\n")).collect();
             format!("define internal spir_func i32 @{name}(i32 %0) #1 {{\n{calls}  ret i32 0\n}}\n")
         };
         functions.iter().map(function).collect()

@@ -88,7 +88,8 @@ impl Clang {
         let (module, log) = self.run(OPENCL, &file)?;
         problems.extend(log);
         problems.extend(call_graph::recursion(&module).map(|name| format!("recursion through {name}")));
-        let (expanded, _) = self.run(&["-E", "-P", "-x", "clcpp", "-cl-std=clc++2021", "-target", "spir64-unknown-unknown"], &file)?;
+        let (expanded, _) =
+            self.run(&["-E", "-P", "-x", "clcpp", "-cl-std=clc++2021", "-target", "spir64-unknown-unknown"], &file)?;
         problems.extend(too_many_buffers(&expanded));
         problems.extend(lambdas(&text.text));
         std::fs::remove_file(&file).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -112,7 +113,8 @@ fn too_many_buffers(expanded: &str) -> Vec<String> {
     for kernel in expanded.split("kernel void ").skip(1) {
         let name = kernel.split('(').next().unwrap_or_default().trim();
         let parameters = kernel.split('{').next().unwrap_or_default();
-        let places = parameters.split("[[buffer(").skip(1).map(|rest| rest.split(')').next().unwrap_or_default().trim());
+        let places =
+            parameters.split("[[buffer(").skip(1).map(|rest| rest.split(')').next().unwrap_or_default().trim());
         let mut seen = [false; BUFFERS];
         for place in places {
             match place.parse::<usize>().ok().and_then(|place| seen.get_mut(place)) {
@@ -138,7 +140,8 @@ mod tests {
     #[test]
     fn places_of_buffers() {
         let kernel = |places: &[usize]| {
-            let parameters: Vec<_> = places.iter().map(|place| format!("device int* b{place} [[buffer({place})]]")).collect();
+            let parameters: Vec<_> =
+                places.iter().map(|place| format!("device int* b{place} [[buffer({place})]]")).collect();
             format!("struct S {{ int a; }};\nkernel void k({}) {{ }}", parameters.join(", "))
         };
         assert_eq!(too_many_buffers(&kernel(&[0, 1, 30])), Vec::<String>::new());

@@ -3,6 +3,7 @@
 
 mod call_graph;
 mod clang;
+mod host;
 mod planted;
 
 use std::{
@@ -21,6 +22,8 @@ use crate::{
 
 pub const KERNELS: Step = Step { name: "metal-kernels", run: kernels };
 pub const PLANTED: Step = Step { name: "metal-planted", run: planted };
+pub const HOST: Step = Step { name: "metal-host", run: host::check };
+pub const DOC: Step = Step { name: "metal-doc", run: host::document };
 
 /// Everything that is made lies here.
 fn folder(workspace: &Workspace) -> PathBuf {

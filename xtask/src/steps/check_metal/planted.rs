@@ -32,12 +32,7 @@ impl Mistake {
     }
 }
 
-const fn mistake(
-    what: &'static str,
-    right: &'static str,
-    wrong: &'static str,
-    refused_with: &'static str,
-) -> Mistake {
+const fn mistake(what: &'static str, right: &'static str, wrong: &'static str, refused_with: &'static str) -> Mistake {
     Mistake { what, right, wrong, refused_with }
 }
 
@@ -47,26 +42,56 @@ const SUM: &str = "  float sum = 0.0f;";
 
 pub(super) const MISTAKES: &[Mistake] = &[
     mistake("device pointer for a threadgroup pointer", ", partial, lane", ", y, lane", "no matching function"),
-    mistake("threadgroup pointer for a device pointer", "sum_of_squares(x + u64(tg_id.x)", "sum_of_squares(partial + u64(tg_id.x)", "no matching function"),
-    mistake("pointer without address space", "FN float sum_of_squares(const DEVICE float* x", "FN float sum_of_squares(const float* x", "no matching function"),
-    mistake("threadgroup memory into device memory", "SHARED(float, partial, 32);", "SHARED(float, partial, 32); y = partial;", "incompatible type"),
+    mistake(
+        "threadgroup pointer for a device pointer",
+        "sum_of_squares(x + u64(tg_id.x)",
+        "sum_of_squares(partial + u64(tg_id.x)",
+        "no matching function",
+    ),
+    mistake(
+        "pointer without address space",
+        "FN float sum_of_squares(const DEVICE float* x",
+        "FN float sum_of_squares(const float* x",
+        "no matching function",
+    ),
+    mistake(
+        "threadgroup memory into device memory",
+        "SHARED(float, partial, 32);",
+        "SHARED(float, partial, 32); y = partial;",
+        "incompatible type",
+    ),
     mistake("write to an input", BODY, "  x[0] = 1.0f; const float sum = tg_sum", "read-only"),
     mistake("double variable", SUM, "  double sum = 0.0f;", "poisoned"),
     mistake("double constant", SUM, "  float sum = 0.0f; sum = sum * 2.0;", "'double'"),
     mistake("recursion", SUM, "  float sum = tid ? sum_of_squares(x, p, tid - 1, threads) : 0.0f;", "recursion"),
     mistake("threadgroup array in a helper", SUM, "  SHARED(float, z, 4); float sum = 0.0f;", "non-kernel function"),
-    mistake("threadgroup array in an inner scope", BODY, "  if (tid) { SHARED(float, z, 4); z[0] = 1.0f; } const float sum = tg_sum", "outermost scope"),
+    mistake(
+        "threadgroup array in an inner scope",
+        BODY,
+        "  if (tid) { SHARED(float, z, 4); z[0] = 1.0f; } const float sum = tg_sum",
+        "outermost scope",
+    ),
     mistake("threadgroup array at program scope", KERNEL, "SHARED(float, z, 4);\nKERNEL(subject", "address space"),
     mistake("global variable", KERNEL, "int counter = 1;\nKERNEL(subject", "constant address space"),
     mistake("static local variable", SUM, "  static float sum = 0.0f;", "static local"),
-    mistake("pointer to a function", SUM, "  float sum = 0.0f; float (*f)(float) = 0; sum = f(sum);", "pointers to functions"),
+    mistake(
+        "pointer to a function",
+        SUM,
+        "  float sum = 0.0f; float (*f)(float) = 0; sum = f(sum);",
+        "pointers to functions",
+    ),
     mistake("lambda", SUM, "  float sum = 0.0f; auto f = [](float a) { return a; }; sum = f(sum);", "a lambda"),
     mistake("maximum of two types", SUM, "  float sum = max(0.0f, 0);", "ambiguous"),
     mistake("C++17", SUM, "  float sum = 0.0f; if constexpr (sizeof(sum) == 4) sum = 0.0f;", "C++17"),
     mistake("standard library", SUM, "  float sum = std::exp(0.0f);", "poisoned"),
     mistake("variable that is never used", SUM, "  float sum = 0.0f; int unused = 1;", "unused variable"),
     mistake("32 buffers", KERNEL, BUFFERS_32, "the last is buffer(30)"),
-    mistake("two buffers in one place", KERNEL, "kernel void twice(device int* a [[buffer(1)]], device int* b [[buffer(1)]]) { a[0] = b[0]; }\nKERNEL(subject", "two parameters"),
+    mistake(
+        "two buffers in one place",
+        KERNEL,
+        "kernel void twice(device int* a [[buffer(1)]], device int* b [[buffer(1)]]) { a[0] = b[0]; }\nKERNEL(subject",
+        "two parameters",
+    ),
     mistake("more arguments than KERNEL takes", KERNEL, ARGUMENTS_12, "error:"),
 ];
 
@@ -82,6 +107,7 @@ const BUFFERS_32: &str = "kernel void many(
 { b0[0] = b31[0]; }
 KERNEL(subject";
 
-const ARGUMENTS_12: &str = "KERNEL(many, IN(int, a), IN(int, b), IN(int, c), IN(int, d), IN(int, e), IN(int, f), IN(int, g),
+const ARGUMENTS_12: &str =
+    "KERNEL(many, IN(int, a), IN(int, b), IN(int, c), IN(int, d), IN(int, e), IN(int, f), IN(int, g),
     IN(int, h), IN(int, i), IN(int, j), IN(int, k), OUT(int, l)) { l[0] = a[0]; }
 KERNEL(subject";
