@@ -12,12 +12,13 @@ use anymlx_hal::{
     cpu::{self, CpuOptions},
     cuda::{self, CudaOptions},
     emulator::{self, EmulatorOptions},
+    metal::{self as hal_metal, MetalOptions, MetalRecorder, RecorderOptions},
     trace::{self, TraceLog, TraceOptions},
 };
 
 use crate::{
     CommandEncoder, CommandGraph, CpuLevel, DType, KernelRegistry, MlxBuffer, MlxError, RawBuffer, Result,
-    buffer::count_bytes, env, scratch::SharedScratch,
+    buffer::count_bytes, env, metal, scratch::SharedScratch,
 };
 
 struct Inner {
@@ -96,7 +97,7 @@ impl std::str::FromStr for DeviceSelector {
 }
 
 impl MlxDevice {
-    fn from_backend(device: any::Device, cpu_level: CpuLevel, trace: Option<TraceLog>) -> Self {
+    pub(crate) fn from_backend(device: any::Device, cpu_level: CpuLevel, trace: Option<TraceLog>) -> Self {
         let context = Context::new(device);
         let kernels = KernelRegistry::new(context.clone());
         let DeviceInfo { native: native_texts, compute_units, .. } = context.info();
@@ -117,6 +118,10 @@ impl MlxDevice {
     }
 
     fn best() -> Result<Self> {
+        match Self::metal() {
+            Ok(device) => return Ok(device),
+            Err(error) => tracing::debug!(%error, "no Metal device"),
+        }
         if cuda::list().is_ok_and(|gpus| !gpus.is_empty()) {
             match Self::cuda(0) {
                 Ok(device) => return Ok(device),
@@ -219,12 +224,24 @@ impl MlxDevice {
         }
     }
 
-    /// The default Apple GPU.
+    /// The default Apple GPU. All calls share one device.
     ///
     /// # Errors
     /// `DeviceNotFound` with the reason.
     pub fn metal() -> Result<Self> {
-        Err(MlxError::DeviceNotFound("metal: this build has no Metal backend; use cpu".into()))
+        metal::default_device()
+    }
+
+    /// The Metal backend over a record of its calls, which the host carries out: for tests where there is no
+    /// Metal. [`Self::trace_log`] is the record.
+    ///
+    /// # Errors
+    /// `DeviceNotFound` without what is to run the kernels; as [`Self::cpu_with`].
+    pub fn metal_recorder(recorder: &RecorderOptions, metal: &MetalOptions) -> Result<Self> {
+        let recorder = MetalRecorder::new(recorder)?;
+        let log = recorder.log();
+        let device = hal_metal::Device::with_api(recorder, metal)?;
+        Ok(Self::from_backend(any::Device::MetalRecorder(device), CpuLevel::best(), Some(log)))
     }
 
     /// A device that records every call as text and computes on the host.
@@ -247,7 +264,7 @@ impl MlxDevice {
         Ok(Self::from_backend(any::Device::Emulator(device), CpuLevel::Scalar, None))
     }
 
-    /// The record of a trace device.
+    /// The record of a device that has one.
     pub fn trace_log(&self) -> Option<&TraceLog> {
         self.inner.trace.as_ref()
     }
@@ -255,7 +272,11 @@ impl MlxDevice {
     /// The devices that can be opened on this machine, best first.
     pub fn available() -> Vec<DeviceInfo> {
         let gpus = cuda::list().inspect_err(|error| tracing::debug!(%error, "no CUDA devices"));
-        gpus.unwrap_or_default().into_iter().chain(Self::cpu().map(|device| device.info())).collect()
+        metal::list()
+            .into_iter()
+            .chain(gpus.unwrap_or_default())
+            .chain(Self::cpu().map(|device| device.info()))
+            .collect()
     }
 
     /// Model name.

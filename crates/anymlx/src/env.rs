@@ -69,6 +69,18 @@ pub const VARIABLES: &[Variable] = &[
         meaning: "Locks the CPU device's resident buffers into main memory, as far as the system's limit (`ulimit -l`) allows.",
     },
     Variable {
+        name: "ANYMLX_RESIDENCY_SET",
+        values: "`1`, `true`, `on`, `0`, `false`, `off`",
+        default: "`on`",
+        meaning: "Keeps the long-lived buffers of an Apple GPU in an `MTLResidencySet`, where the system has them (macOS 15).",
+    },
+    Variable {
+        name: "ANYMLX_METAL_CAPTURE",
+        values: "a path that ends in `.gputrace` and does not exist",
+        default: "none",
+        meaning: "Captures the first 32 submissions to an Apple GPU for Xcode; Metal asks for `METAL_CAPTURE_ENABLED=1` as well.",
+    },
+    Variable {
         name: "ANYMLX_EMULATOR",
         values: "`plain`, `address`, `thread`, `off`",
         default: "`off`",
@@ -128,6 +140,19 @@ pub fn cpu_level() -> Result<Option<CpuLevel>> {
 /// `InvalidArgument` with name, value and what is allowed.
 pub fn lock_memory() -> Result<bool> {
     parse_lock_memory(&from_process)
+}
+
+/// `ANYMLX_RESIDENCY_SET`; true when unset.
+///
+/// # Errors
+/// `InvalidArgument` with name, value and what is allowed.
+pub fn residency_set() -> Result<bool> {
+    parse_switch(&from_process, "ANYMLX_RESIDENCY_SET", true)
+}
+
+/// `ANYMLX_METAL_CAPTURE`, or `None` when unset.
+pub fn metal_capture() -> Option<PathBuf> {
+    path(&from_process, "ANYMLX_METAL_CAPTURE")
 }
 
 /// `ANYMLX_EMULATOR`: what watches emulated kernels in tests, or `None` for `off`.
@@ -266,11 +291,15 @@ fn parse_cpu_level(lookup: Lookup) -> Result<Option<CpuLevel>> {
 }
 
 fn parse_lock_memory(lookup: Lookup) -> Result<bool> {
-    let Some(value) = text(lookup, "ANYMLX_LOCK_MEMORY")? else { return Ok(false) };
+    parse_switch(lookup, "ANYMLX_LOCK_MEMORY", false)
+}
+
+fn parse_switch(lookup: Lookup, name: &str, default: bool) -> Result<bool> {
+    let Some(value) = text(lookup, name)? else { return Ok(default) };
     match value.to_ascii_lowercase().as_str() {
         "1" | "true" | "on" => Ok(true),
         "0" | "false" | "off" => Ok(false),
-        _ => Err(invalid("ANYMLX_LOCK_MEMORY", value, "1, true, on, 0, false or off")),
+        _ => Err(invalid(name, value, "1, true, on, 0, false or off")),
     }
 }
 

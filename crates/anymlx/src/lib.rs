@@ -15,6 +15,8 @@ pub mod env;
 mod error;
 mod file;
 mod guard;
+#[cfg_attr(not(any(target_vendor = "apple", anymlx_check_metal)), path = "metal/absent.rs")]
+mod metal;
 pub mod ops;
 mod pool;
 mod raw;
@@ -27,11 +29,14 @@ pub use anymlx_formats::{
     DType, FormatError,
     quant::{QuantType, TensorType},
 };
+#[cfg(any(target_vendor = "apple", anymlx_check_metal))]
+pub use anymlx_hal::metal::MetalBuffer;
 pub use anymlx_hal::{
     BackendKind, CpuKernel, DeviceInfo, Invocation, Kernel, KernelFault, KernelResult, KernelSource, Launch,
     NativeTexts, Owner, PoolStats, ResidencyStats, StorageMode, Timing, WholeArguments,
     cuda::{CudaContext, CudaOptions},
     emulator::{EmulatorOptions, Sanitizer, Schedule},
+    metal::{Completion, MetalOptions, MetalRecorder, RecorderOptions, Run},
     trace::{TraceLog, TraceOptions},
 };
 pub use buffer::MlxBuffer;

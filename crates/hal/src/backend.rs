@@ -95,6 +95,8 @@ pub enum NativeTexts {
     None,
     /// CUDA C++, compiled for this target.
     Cuda(Target),
+    /// The Metal shading language.
+    Metal,
 }
 
 impl NativeTexts {

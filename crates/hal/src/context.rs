@@ -5,7 +5,7 @@ use std::{fmt, fs::File, mem::ManuallyDrop, ops::Deref};
 use crate::{
     HalError, Result, any,
     any::Any,
-    backend::{Device as _, DeviceInfo, ForeignMemory, KernelSource, StorageMode, Timing},
+    backend::{Buffer as _, Device as _, DeviceInfo, ForeignMemory, KernelSource, StorageMode, Timing},
     ledger::{Ledger, Ticket},
     memory::{Contents, Memory},
     recorder::{Graph, Recorder},
@@ -184,6 +184,20 @@ impl Context {
         // SAFETY: the caller's promise, passed on.
         let buffer = unsafe { self.core.device.import(memory) }?;
         Storage::new(&self.core, Memory::new(buffer, StorageMode::Shared, Contents::Unknown), Residency::Stay)
+    }
+
+    /// Uses a buffer that the backend's own device made of a foreign object. It joins no residency set.
+    ///
+    /// # Errors
+    /// None at present.
+    ///
+    /// # Safety
+    /// * The buffer belongs to this context's device.
+    /// * Nobody accesses it in conflict with what is done through the handles.
+    pub unsafe fn adopt(&self, buffer: any::Buffer) -> Result<Storage> {
+        let hidden = buffer.host_pointer().is_none();
+        let mode = if hidden { StorageMode::Private } else { StorageMode::Shared };
+        Storage::new(&self.core, Memory::new(buffer, mode, Contents::Unknown), Residency::Stay)
     }
 
     /// Compiles a kernel.

@@ -3,7 +3,7 @@
 use std::{ops::Range, ptr::NonNull};
 
 use crate::{
-    Context, HalError, Residency, Result,
+    Context, HalError, Residency, Result, any,
     backend::{Buffer as _, StorageMode},
     context::Core,
     memory::{HostUse, Memory},
@@ -63,6 +63,11 @@ impl Storage {
 
     pub(crate) fn memory(&self) -> &Arc<Memory> {
         &self.shared.memory
+    }
+
+    /// The backend's buffer.
+    pub fn backend_buffer(&self) -> &any::Buffer {
+        &self.shared.memory.buffer
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {

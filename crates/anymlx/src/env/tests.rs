@@ -17,6 +17,7 @@ fn unset_and_empty_are_the_default() {
         assert_eq!(parse_threads(lookup).unwrap(), None);
         assert_eq!(parse_cpu_level(lookup).unwrap(), None);
         assert!(!parse_lock_memory(lookup).unwrap());
+        assert!(parse_switch(lookup, "ANYMLX_RESIDENCY_SET", true).unwrap());
         assert_eq!(parse_hub_endpoint(lookup).unwrap(), None);
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{fmt::Debug, path::Path, ptr::NonNull};
 
-use crate::{Access, Owner, StorageMode};
+use crate::{Access, CpuKernel, Owner, StorageMode};
 
 /// What Metal says of the GPU and the system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,7 +150,7 @@ pub trait Api: Debug + Send + Sync + Sized + 'static {
     /// The compiler's log.
     fn new_library(&self, text: &str, options: CompileOptions) -> Result<Self::Library, String>;
     /// `newComputePipelineStateWithDescriptor:options:reflection:error:`, with machine code kept in the
-    /// `MTLBinaryArchive` of this path.
+    /// `MTLBinaryArchive` of this path. `host` may do the kernel's work where there is no Metal.
     ///
     /// # Errors
     /// What Metal says, or that the library has no such function.
@@ -159,6 +159,7 @@ pub trait Api: Debug + Send + Sync + Sized + 'static {
         library: &Self::Library,
         function: &str,
         archive: Option<&Path>,
+        host: Option<&CpuKernel>,
     ) -> Result<Self::Pipeline, String>;
     /// `maxTotalThreadsPerThreadgroup`, `threadExecutionWidth`, `staticThreadgroupMemoryLength`
     fn pipeline_limits(&self, pipeline: &Self::Pipeline) -> PipelineLimits;
@@ -230,6 +231,11 @@ pub trait Api: Debug + Send + Sync + Sized + 'static {
     fn start_capture(&self, file: &Path) -> Result<(), String>;
     /// `stopCapture`
     fn stop_capture(&self);
+
+    /// True on a thread that carries out command buffers.
+    fn on_own_thread(&self) -> bool {
+        false
+    }
 
     /// Makes the next command buffer that is committed end with this error, where that can be done.
     fn fail_next(&self, message: &str) -> bool {

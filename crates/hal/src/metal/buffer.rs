@@ -96,7 +96,8 @@ impl<A: Api> Buffer<A> {
 
     /// A buffer of Metal that someone else made.
     pub(super) fn adopt(shared: &Arc<Shared<A>>, inner: A::Buffer) -> Result<Self> {
-        let invalid = |message: &str| HalError::InvalidUse { operation: "wrap a Metal buffer", message: message.into() };
+        let invalid =
+            |message: &str| HalError::InvalidUse { operation: "wrap a Metal buffer", message: message.into() };
         if shared.api.registry_id(&inner) != shared.facts.registry_id {
             return Err(invalid("it belongs to another device"));
         }

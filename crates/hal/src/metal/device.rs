@@ -18,7 +18,7 @@ use crate::{
     Access, HalError, Result,
     backend::{
         BackendKind, Bound, Buffer as _, Device as DeviceTrait, DeviceInfo, Encoder as _, ForeignMemory, KernelSource,
-        Pending as _, StorageMode,
+        NativeTexts, Pending as _, StorageMode,
     },
     system,
 };
@@ -177,6 +177,7 @@ impl<A: Api> DeviceTrait for Device<A> {
             // Metal does not tell the number of cores.
             compute_units: 1,
             features,
+            native: NativeTexts::Metal,
         }
     }
 
@@ -288,6 +289,10 @@ impl<A: Api> DeviceTrait for Device<A> {
     fn residency_commit(&self) -> Result<()> {
         self.residency.iter().for_each(Residency::commit);
         Ok(())
+    }
+
+    fn on_own_thread(&self) -> bool {
+        self.shared.api.on_own_thread()
     }
 
     fn fail_next_submission(&self, message: &str) -> bool {

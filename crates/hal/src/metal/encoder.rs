@@ -4,11 +4,7 @@ use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{
-    Api, Argument, Kernel, Metal,
-    kernel::FAULT_INDEX,
-    shared::Shared,
-};
+use super::{Api, Argument, Kernel, Metal, kernel::FAULT_INDEX, shared::Shared};
 use crate::{
     Launch, Result,
     backend::{Bound, Encoder as EncoderTrait},
@@ -73,7 +69,14 @@ impl<A: Api> Encoder<A> {
         Arc::new(Commands(self.commands))
     }
 
-    fn push(&mut self, kernel: &Kernel<A>, arguments: Box<[Argument<A>]>, block: &[u8], launch: Launch, label: &str) -> Result<()> {
+    fn push(
+        &mut self,
+        kernel: &Kernel<A>,
+        arguments: Box<[Argument<A>]>,
+        block: &[u8],
+        launch: Launch,
+        label: &str,
+    ) -> Result<()> {
         kernel.check_launch(arguments.len(), block.len(), &launch)?;
         self.commands.push(Command::Dispatch(Dispatch {
             kernel: kernel.clone(),

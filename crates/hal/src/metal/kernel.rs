@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use super::{Api, CompileOptions, LanguageVersion, PipelineLimits, lock, shared::Shared};
-use crate::{HalError, KernelSource, Launch, Result, cache::CacheKey, dialect};
+use crate::{CpuKernel, HalError, KernelSource, Launch, Result, cache::CacheKey, dialect};
 
 /// The dialect's threads of a simdgroup.
 const WIDTH: u32 = 32;
@@ -58,14 +58,14 @@ impl<A: Api> Kernel<A> {
             let log = "the kernel has no text for GPUs".to_owned();
             return Err(HalError::CompileFailed { name: source.name.to_owned(), log });
         }
-        Self::of_text(shared, source.name, source.gpu)
+        Self::of_text(shared, source.name, source.gpu, source.cpu.as_ref())
     }
 
     pub(super) fn transfer(shared: &Arc<Shared<A>>, name: &str) -> Result<Self> {
-        Self::of_text(shared, name, TRANSFER)
+        Self::of_text(shared, name, TRANSFER, None)
     }
 
-    fn of_text(shared: &Arc<Shared<A>>, name: &str, text: &str) -> Result<Self> {
+    fn of_text(shared: &Arc<Shared<A>>, name: &str, text: &str, host: Option<&CpuKernel>) -> Result<Self> {
         let failed = |log: String| HalError::CompileFailed { name: name.to_owned(), log };
         let text = dialect::whole_text(text);
         let options = options_for(&text);
@@ -74,7 +74,8 @@ impl<A: Api> Kernel<A> {
         let key = |function: &str| {
             CacheKey::of([&text, &settings, &facts.name, &facts.system, function].map(|part: &str| part.as_bytes()))
         };
-        let archive: Option<PathBuf> = shared.archives.as_ref().map(|folder| folder.join(key(name).hex() + ".metalarchive"));
+        let archive: Option<PathBuf> =
+            shared.archives.as_ref().map(|folder| folder.join(key(name).hex() + ".metalarchive"));
         api.autorelease(|| {
             let mut libraries = lock(&shared.libraries);
             let library = match libraries.get(&key("")) {
@@ -89,7 +90,7 @@ impl<A: Api> Kernel<A> {
                 }
             };
             drop(libraries);
-            let pipeline = api.new_pipeline(&library, name, archive.as_deref()).map_err(failed)?;
+            let pipeline = api.new_pipeline(&library, name, archive.as_deref(), host).map_err(failed)?;
             let limits = api.pipeline_limits(&pipeline);
             if limits.width != WIDTH {
                 return Err(failed(format!("simdgroups of {} threads, needed {WIDTH}", limits.width)));
@@ -120,7 +121,9 @@ impl<A: Api> Kernel<A> {
         let (groups, threads) = (launch.groups, launch.threads_per_group);
         if threads == 0 || threads % WIDTH != 0 || threads > limits.threads {
             let most = limits.threads;
-            return invalid(format!("{threads} threads per group, needed a multiple of {WIDTH} from {WIDTH} to {most}"));
+            return invalid(format!(
+                "{threads} threads per group, needed a multiple of {WIDTH} from {WIDTH} to {most}"
+            ));
         }
         if groups.contains(&0) {
             return invalid(format!("{groups:?} groups, needed 1 or more of each"));

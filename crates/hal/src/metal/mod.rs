@@ -46,7 +46,7 @@ pub use device::{Device, MetalOptions};
 pub use encoder::{Encoder, Graph};
 pub use kernel::Kernel;
 pub use pending::Pending;
-pub use recorder::{Completion, Live, MetalRecorder, RecorderOptions};
+pub use recorder::{Completion, Live, MetalRecorder, RecorderOptions, Run};
 
 use crate::backend::{Backend, BackendKind};
 

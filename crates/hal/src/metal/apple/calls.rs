@@ -22,7 +22,7 @@ use super::{
     pipeline::{describe, url},
 };
 use crate::{
-    Owner, StorageMode,
+    CpuKernel, Owner, StorageMode,
     metal::{Api, Argument, CompileOptions, Ending, Facts, PipelineLimits, lock},
 };
 
@@ -126,6 +126,7 @@ impl Api for Apple {
         library: &Self::Library,
         function: &str,
         archive: Option<&Path>,
+        _: Option<&CpuKernel>,
     ) -> Result<Self::Pipeline, String> {
         self.pipeline(library, function, archive)
     }

@@ -52,13 +52,18 @@ impl Apple {
         descriptor.setComputeFunction(Some(&found));
         let make = || {
             self.device
-                .newComputePipelineStateWithDescriptor_options_reflection_error(&descriptor, MTLPipelineOption::None, None)
+                .newComputePipelineStateWithDescriptor_options_reflection_error(
+                    &descriptor,
+                    MTLPipelineOption::None,
+                    None,
+                )
                 .map_err(describe)
         };
         let Some(path) = archive else { return make() };
         // Without its archive a kernel is compiled anew: slower, and right.
         let archive = self.archive(path, &descriptor);
-        let archive = archive.inspect_err(|reason| tracing::debug!(path = %path.display(), %reason, "no binary archive"));
+        let archive =
+            archive.inspect_err(|reason| tracing::debug!(path = %path.display(), %reason, "no binary archive"));
         if let Ok(archive) = archive {
             descriptor.setBinaryArchives(Some(&NSArray::from_retained_slice(&[archive])));
         }
@@ -80,7 +85,7 @@ impl Apple {
         let failed = |error: std::io::Error| error.to_string();
         fs::create_dir_all(path.parent().unwrap_or(path)).map_err(failed)?;
         let unfinished = unfinished(path);
-        archive.serializeToURL_error(&url(&unfinished)?).map_err(describe)?;
+        archive.serializeToURL_error(&*url(&unfinished)?).map_err(describe)?;
         // Other processes see a whole file or none.
         fs::rename(&unfinished, path).map_err(failed)?;
         Ok(archive)
@@ -96,7 +101,8 @@ impl Apple {
 }
 
 pub(super) fn url(path: &Path) -> Result<Retained<NSURL>, String> {
-    NSURL::from_file_path(path).ok_or_else(|| format!("{} is no path for a URL", path.display()))
+    let text = path.to_str().ok_or_else(|| format!("{} is not UTF-8", path.display()))?;
+    Ok(NSURL::fileURLWithPath(&NSString::from_str(text)))
 }
 
 fn unfinished(path: &Path) -> PathBuf {

@@ -4,8 +4,8 @@ use std::{
     cell::{Cell, RefCell},
     path::Path,
     ptr::NonNull,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{Arc, Condvar},
+    thread,
 };
 
 use super::{
@@ -14,9 +14,10 @@ use super::{
         BoundMemory, BufferObject, Counted, Kind, LibraryObject, PipelineObject, RecordedBuffer, RecordedCommands,
         RecordedEncoder, RecordedLibrary, RecordedPipeline, State, Step, Table,
     },
+    run::now,
 };
 use crate::{
-    Owner, StorageMode,
+    CpuKernel, Owner, StorageMode,
     backend::{Buffer as _, Device as _, ForeignMemory},
     cpu,
     metal::{Api, Argument, CompileOptions, Ending, Facts, PipelineLimits, kernel::FAULT_INDEX, lock},
@@ -62,7 +63,7 @@ impl Api for MetalRecorder {
     type ResidencySet = ();
 
     fn facts(&self) -> Facts {
-        let memory = self.cpu.info();
+        let memory = self.engine.cpu.info();
         Facts {
             name: "metal recorder".into(),
             registry_id: REGISTRY_ID,
@@ -77,12 +78,12 @@ impl Api for MetalRecorder {
     }
 
     fn allocated(&self) -> u64 {
-        let info = self.cpu.info();
+        let info = self.engine.cpu.info();
         info.memory_total - info.memory_free
     }
 
     fn now(&self) -> f64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+        now()
     }
 
     fn autorelease<R>(&self, work: impl FnOnce() -> R) -> R {
@@ -93,7 +94,7 @@ impl Api for MetalRecorder {
     }
 
     fn new_buffer(&self, byte_len: usize, mode: StorageMode) -> Option<RecordedBuffer> {
-        let memory = self.cpu.allocate(byte_len as u64, mode).ok()?;
+        let memory = self.engine.cpu.allocate(byte_len as u64, mode).ok()?;
         let buffer = self.buffer(memory, mode);
         let mode = if mode == StorageMode::Private { "private" } else { "shared" };
         self.line(format_args!("newBuffer {buffer:?} {byte_len} {mode}"));
@@ -114,7 +115,7 @@ impl Api for MetalRecorder {
         let address = start.as_ptr().expose_provenance() as u64;
         let memory = ForeignMemory { address, byte_len: byte_len as u64, read_only: false, owner };
         // SAFETY: the caller's promise, passed on.
-        let memory = unsafe { self.cpu.import(memory) }.ok()?;
+        let memory = unsafe { self.engine.cpu.import(memory) }.ok()?;
         let buffer = self.buffer(memory, StorageMode::Shared);
         self.line(format_args!("newBufferNoCopy {buffer:?} {byte_len}"));
         Some(buffer)
@@ -153,9 +154,10 @@ impl Api for MetalRecorder {
         library: &RecordedLibrary,
         function: &str,
         _: Option<&Path>,
+        host: Option<&CpuKernel>,
     ) -> Result<RecordedPipeline, String> {
         self.in_pool("newPipeline");
-        let kernel = self.kernel(&library.0.text, function)?;
+        let kernel = self.kernel(&library.0.text, function, host)?;
         let number = next(&self.numbers.pipelines);
         self.line(format_args!("newPipeline p{number} {function} of l{}", library.0.number));
         let _counted = Counted::new(Kind::Pipeline, &self.live);
@@ -174,6 +176,7 @@ impl Api for MetalRecorder {
             number,
             label: label.to_owned(),
             state: State::default().into(),
+            ended: Condvar::new(),
             _counted: Counted::new(Kind::CommandBuffer, &self.live),
         }))
     }
@@ -279,13 +282,12 @@ impl Api for MetalRecorder {
             return self.line(format_args!("! c{} committed twice", commands.number));
         }
         let failure = lock(&self.failure).take();
-        if let Some(message) = failure {
-            lock(&commands.state).steps.clear();
-            lock(&commands.state).ending = Some(Ending::Failed(message));
-        }
-        lock(&self.queue).push_back(Arc::clone(commands));
-        if self.options.completion == Completion::AtCommit {
-            self.finish();
+        lock(&commands.state).failure = failure;
+        lock(&self.engine.queue).committed.push_back(Arc::clone(commands));
+        match self.options.completion {
+            Completion::AtCommit => self.finish(),
+            Completion::AtWait => {}
+            Completion::Background => self.engine.available.notify_all(),
         }
     }
 
@@ -295,7 +297,10 @@ impl Api for MetalRecorder {
         if !lock(&commands.state).committed {
             self.line(format_args!("! wait for c{}, which was not committed", commands.number));
         }
-        self.finish_through(commands);
+        match self.options.completion {
+            Completion::AtCommit | Completion::AtWait => self.engine.finish_through(commands),
+            Completion::Background => commands.wait(),
+        }
     }
 
     fn ending(&self, commands: &Arc<RecordedCommands>) -> Ending {
@@ -349,6 +354,11 @@ impl Api for MetalRecorder {
 
     fn stop_capture(&self) {
         self.line(format_args!("stopCapture"));
+    }
+
+    fn on_own_thread(&self) -> bool {
+        let own = self.worker.as_ref().is_some_and(|worker| worker.thread().id() == thread::current().id());
+        own || self.engine.cpu.on_own_thread()
     }
 
     fn fail_next(&self, message: &str) -> bool {

@@ -1,8 +1,8 @@
 //! Calls as if Metal were there, written down as text.
 //!
 //! Each call is a line; objects have numbers. The rules of Metal that can be checked are: a broken one is a line
-//! that begins with `!`. Command buffers are carried out on the host, in order: copies and fills always, other
-//! kernels where an emulator is given.
+//! that begins with `!`. Command buffers are carried out on the host, in order; [`Run`] says what does the work
+//! of a kernel.
 //!
 //! | line | call |
 //! | --- | --- |
@@ -23,19 +23,19 @@ mod run;
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex,
+        Arc, Condvar, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    thread::{self, JoinHandle},
 };
 
 pub use objects::Live;
-
 
 use objects::{Counters, RecordedCommands};
 
 use super::lock;
 use crate::{
-    Result,
+    HalError, Result,
     cpu::{self, CpuOptions},
     emulator::{self, EmulatorOptions},
     trace::TraceLog,
@@ -49,6 +49,20 @@ pub enum Completion {
     AtCommit,
     /// When somebody waits for them or for a later one, or at [`MetalRecorder::finish`].
     AtWait,
+    /// By a thread of their own, as a GPU does it.
+    Background,
+}
+
+/// What does the work of a kernel. Copies and fills need nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Run {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Its function for CPUs, with a work item for each threadgroup.
+    Host,
+    /// Its text, on the emulator.
+    Emulator(EmulatorOptions),
 }
 
 /// How to make a recorder.
@@ -56,8 +70,8 @@ pub enum Completion {
 pub struct RecorderOptions {
     /// When command buffers are carried out.
     pub completion: Completion,
-    /// What runs the kernels; `None`: they do nothing.
-    pub emulator: Option<EmulatorOptions>,
+    /// What does the work of a kernel.
+    pub run: Run,
     /// The system has no residency sets.
     pub without_residency_sets: bool,
     /// What `newResidencySetWithDescriptor:` fails with.
@@ -72,11 +86,25 @@ pub struct MetalRecorder {
     options: RecorderOptions,
     log: TraceLog,
     live: Arc<Counters>,
-    cpu: cpu::Device,
+    engine: Arc<Engine>,
+    worker: Option<JoinHandle<()>>,
     emulator: Option<emulator::Device>,
     numbers: Numbers,
-    queue: Mutex<VecDeque<Arc<RecordedCommands>>>,
     failure: Mutex<Option<String>>,
+}
+
+/// What carries out command buffers.
+#[derive(Debug)]
+struct Engine {
+    cpu: cpu::Device,
+    queue: Mutex<Queue>,
+    available: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    committed: VecDeque<Arc<RecordedCommands>>,
+    stop: bool,
 }
 
 #[derive(Debug, Default)]
@@ -97,14 +125,31 @@ impl MetalRecorder {
     /// # Errors
     /// `DeviceNotFound` when the emulator has no compiler; as [`cpu::Device::open`].
     pub fn new(options: &RecorderOptions) -> Result<Self> {
+        let cpu = cpu::Device::open(&CpuOptions { threads: Some(1), ..CpuOptions::default() })?;
+        let engine = Arc::new(Engine { cpu, queue: Mutex::default(), available: Condvar::new() });
+        let worker = match options.completion {
+            Completion::Background => {
+                let engine = Arc::clone(&engine);
+                let failed = |error: std::io::Error| HalError::Io {
+                    operation: "start a thread".into(),
+                    message: error.to_string(),
+                };
+                Some(thread::Builder::new().name("recorder".into()).spawn(move || engine.work()).map_err(failed)?)
+            }
+            Completion::AtCommit | Completion::AtWait => None,
+        };
+        let emulator = match &options.run {
+            Run::Emulator(options) => Some(emulator::Device::open(options)?),
+            Run::Nothing | Run::Host => None,
+        };
         Ok(Self {
             options: options.clone(),
             log: TraceLog::default(),
             live: Arc::default(),
-            cpu: cpu::Device::open(&CpuOptions { threads: Some(1), ..CpuOptions::default() })?,
-            emulator: options.emulator.as_ref().map(emulator::Device::open).transpose()?,
+            engine,
+            worker,
+            emulator,
             numbers: Numbers::default(),
-            queue: Mutex::default(),
             failure: Mutex::default(),
         })
     }
@@ -121,16 +166,24 @@ impl MetalRecorder {
 
     /// Carries out every command buffer that is committed.
     pub fn finish(&self) {
-        while let Some(commands) = self.take_first() {
-            self.carry_out(&commands);
+        while let Some(commands) = self.engine.take_first() {
+            self.engine.carry_out(&commands);
         }
-    }
-
-    fn take_first(&self) -> Option<Arc<RecordedCommands>> {
-        lock(&self.queue).pop_front()
     }
 
     fn line(&self, line: std::fmt::Arguments<'_>) {
         self.log.line(line);
+    }
+}
+
+impl Drop for MetalRecorder {
+    fn drop(&mut self) {
+        lock(&self.engine.queue).stop = true;
+        self.engine.available.notify_all();
+        let Some(worker) = self.worker.take() else { return };
+        // The last handle of a device may be held by a kernel.
+        if worker.thread().id() != thread::current().id() && worker.join().is_err() {
+            tracing::error!("the recorder's thread panicked");
+        }
     }
 }

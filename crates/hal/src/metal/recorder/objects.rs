@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Mutex, Weak,
+        Arc, Condvar, Mutex, Weak,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -169,13 +169,7 @@ pub(super) struct BoundMemory {
 
 #[derive(Debug)]
 pub(super) enum Step {
-    Dispatch {
-        kernel: Option<CpuKernel>,
-        arguments: Vec<BoundMemory>,
-        block: Vec<u8>,
-        groups: [u32; 3],
-        threads: u32,
-    },
+    Dispatch { kernel: Option<CpuKernel>, arguments: Vec<BoundMemory>, block: Vec<u8>, groups: [u32; 3], threads: u32 },
     Barrier,
 }
 
@@ -184,6 +178,7 @@ pub struct RecordedCommands {
     pub(super) number: usize,
     pub(super) label: String,
     pub(super) state: Mutex<State>,
+    pub(super) ended: Condvar,
     pub(super) _counted: Counted,
 }
 
@@ -193,11 +188,20 @@ pub(super) struct State {
     pub(super) handlers: Vec<Box<dyn Fn() + Send + Sync>>,
     pub(super) committed: bool,
     pub(super) ending: Option<Ending>,
+    /// End with this error in place of running.
+    pub(super) failure: Option<String>,
 }
 
 impl RecordedCommands {
     pub(super) fn is_unfinished(&self) -> bool {
         lock(&self.state).ending.is_none()
+    }
+
+    /// Blocks until somebody has carried it out.
+    pub(super) fn wait(&self) {
+        let unfinished = |state: &mut State| state.ending.is_none();
+        let guard = self.ended.wait_while(lock(&self.state), unfinished);
+        drop(guard.unwrap_or_else(|poisoned| poisoned.into_inner()));
     }
 }
 

@@ -1,9 +1,12 @@
 //! Command buffers carried out on the host.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use super::{
-    MetalRecorder,
+    Engine, MetalRecorder, Queue, Run,
     objects::{RecordedCommands, Step},
 };
 use crate::{
@@ -11,19 +14,26 @@ use crate::{
     backend::{Bound, Device as _, Encoder as _, Pending as _},
     cpu::{Cpu, CpuKernel},
     dialect,
-    metal::{Api, Ending, lock},
+    metal::{Ending, lock},
 };
 
 impl MetalRecorder {
-    /// What runs `function` of the text; `None` where nothing does.
-    pub(super) fn kernel(&self, text: &str, function: &str) -> std::result::Result<Option<CpuKernel>, String> {
+    /// What does the work of `function` of the text; `None` where nothing does.
+    pub(super) fn kernel(
+        &self,
+        text: &str,
+        function: &str,
+        host: Option<&CpuKernel>,
+    ) -> std::result::Result<Option<CpuKernel>, String> {
         match function {
             "copy_bytes" => return Ok(Some(CpuKernel::whole(|arguments| copy(arguments, 1)))),
             "copy_vectors" => return Ok(Some(CpuKernel::whole(|arguments| copy(arguments, 16)))),
             "fill_bytes" => return Ok(Some(CpuKernel::whole(fill))),
             _ => {}
         }
-        let Some(emulator) = &self.emulator else { return Ok(None) };
+        let Some(emulator) = &self.emulator else {
+            return Ok(if self.options.run == Run::Host { host.cloned() } else { None });
+        };
         let gpu = text.strip_prefix(dialect::GPU_HEADER).unwrap_or(text);
         match emulator.compile(&KernelSource { name: function, gpu, cpu: None }) {
             Ok(kernel) => Ok(Some(kernel)),
@@ -31,37 +41,63 @@ impl MetalRecorder {
             Err(other) => Err(other.to_string()),
         }
     }
+}
+
+impl Engine {
+    /// Carries out what is committed until it is told to stop, and then what is left.
+    pub(super) fn work(&self) {
+        loop {
+            let waiting = |queue: &mut Queue| queue.committed.is_empty() && !queue.stop;
+            let guard = self.available.wait_while(lock(&self.queue), waiting);
+            let first = guard.unwrap_or_else(|poisoned| poisoned.into_inner()).committed.pop_front();
+            match first {
+                Some(commands) => self.carry_out(&commands),
+                None => return,
+            }
+        }
+    }
+
+    pub(super) fn take_first(&self) -> Option<Arc<RecordedCommands>> {
+        lock(&self.queue).committed.pop_front()
+    }
 
     /// Carries out everything up to these commands.
-    pub(super) fn finish_through(&self, last: &Arc<RecordedCommands>) {
-        while last.is_unfinished() || lock(&self.queue).iter().any(|queued| Arc::ptr_eq(queued, last)) {
+    pub(super) fn finish_through(&self, last: &RecordedCommands) {
+        while last.is_unfinished() {
             match self.take_first() {
                 Some(commands) => self.carry_out(&commands),
                 // Another thread has taken it and is at it.
-                None => std::thread::yield_now(),
+                None => last.wait(),
             }
         }
     }
 
     pub(super) fn carry_out(&self, commands: &RecordedCommands) {
-        let start = self.now();
-        let steps = std::mem::take(&mut lock(&commands.state).steps);
-        let failed = self.run(&steps, &commands.label).err();
-        let mut state = lock(&commands.state);
-        let ending = match failed {
-            None => Ending::Completed { start, end: self.now() },
-            Some(HalError::SubmissionFailed { message, .. }) => Ending::Failed(message),
-            Some(other) => Ending::Failed(other.to_string()),
+        let (steps, failure) = {
+            let mut state = lock(&commands.state);
+            (std::mem::take(&mut state.steps), state.failure.take())
         };
-        state.ending.get_or_insert(ending);
-        let handlers = std::mem::take(&mut state.handlers);
-        drop(state);
+        let start = now();
+        let result = match failure {
+            Some(message) => Err(HalError::SubmissionFailed { label: commands.label.clone(), message }),
+            None => self.run(steps, &commands.label),
+        };
+        let ending = match result {
+            Ok(()) => Ending::Completed { start, end: now() },
+            Err(HalError::SubmissionFailed { message, .. }) => Ending::Failed(message),
+            Err(other) => Ending::Failed(other.to_string()),
+        };
+        // Handlers run before those who wait go on.
+        let handlers = std::mem::take(&mut lock(&commands.state).handlers);
+        lock(&commands.state).ending = Some(ending);
         handlers.iter().for_each(|handler| handler());
+        drop(handlers);
+        commands.ended.notify_all();
     }
 
-    fn run(&self, steps: &[Step], label: &str) -> Result<()> {
+    fn run(&self, steps: Vec<Step>, label: &str) -> Result<()> {
         let mut encoder = self.cpu.encoder()?;
-        for step in steps {
+        for step in &steps {
             match step {
                 Step::Barrier => encoder.barrier(),
                 Step::Dispatch { kernel: None, .. } => {}
@@ -75,13 +111,19 @@ impl MetalRecorder {
                             access: bound.access,
                         })
                         .collect();
-                    let launch = Launch { groups: *groups, threads_per_group: *threads, items: 1, items_per_chunk: 1 };
+                    let items = groups.iter().map(|&count| count as usize).product();
+                    let launch = Launch { groups: *groups, threads_per_group: *threads, items, items_per_chunk: 1 };
                     encoder.dispatch(kernel, &bindings, block, launch, "kernel")?;
                 }
             }
         }
         self.cpu.submit(encoder, label)?.wait().map(drop)
     }
+}
+
+/// Seconds of the clock in which the recorder's command buffers tell when they ran.
+pub(super) fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 /// `gpu/transfer.gpu.cpp` in Rust: the recorder copies without a compiler.
