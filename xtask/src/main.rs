@@ -2,6 +2,7 @@
 //! that needs no test to run.
 
 mod bench_peer;
+mod first_mac;
 mod process;
 mod report;
 mod runner;
@@ -32,6 +33,8 @@ enum Task {
     Sanitize(Selection),
     /// Kernels and host code for Metal, checked without a Mac; mistakes that must be refused
     CheckMetal(Selection),
+    /// What the owner of the first Mac runs, into one report
+    FirstMac(first_mac::Options),
     /// Measures beside llama.cpp, in turn; builds it if need be
     BenchPeer(bench_peer::Options),
 }
@@ -50,18 +53,21 @@ fn main() -> ExitCode {
         Task::Lint(selection) => (steps::lint(), selection),
         Task::Sanitize(selection) => (steps::sanitize(), selection),
         Task::CheckMetal(selection) => (steps::check_metal(), selection),
-        Task::BenchPeer(options) => {
-            return match bench_peer::run(&workspace, &options) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(message) => {
-                    eprintln!("error: {message}");
-                    ExitCode::FAILURE
-                }
-            };
-        }
+        Task::BenchPeer(options) => return ended(bench_peer::run(&workspace, &options)),
+        Task::FirstMac(options) => return ended(first_mac::run(&workspace, &options)),
     };
     match runner::select(steps, &selection.only) {
         Ok(steps) => runner::run(&workspace, &steps),
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn ended(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("error: {message}");
             ExitCode::FAILURE

@@ -1,5 +1,6 @@
 //! Writes every GPU text of the library into a folder, as compilers get them: `gpu_texts FOLDER`.
 
+use anymlx::ops::gpu::{TextLanguage, texts};
 use std::{env, fs, path::PathBuf, process::ExitCode};
 
 fn main() -> ExitCode {
@@ -21,9 +22,14 @@ fn main() -> ExitCode {
 
 fn write(folder: &std::path::Path) -> std::io::Result<usize> {
     fs::create_dir_all(folder)?;
-    let texts = anymlx::ops::gpu::texts();
+    let texts = texts();
     for text in &texts {
-        fs::write(folder.join(text.name.replace(' ', "-")).with_extension("gpu.cpp"), &text.text)?;
+        let extension = match text.language {
+            TextLanguage::Portable => "gpu.cpp",
+            TextLanguage::Metal => "metal",
+            _ => "cu",
+        };
+        fs::write(folder.join(format!("{}.{extension}", text.name.replace(' ', "-"))), &text.text)?;
     }
     Ok(texts.len())
 }

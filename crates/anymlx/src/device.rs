@@ -264,6 +264,14 @@ impl MlxDevice {
         Ok(Self::from_backend(any::Device::Emulator(device), CpuLevel::Scalar, None))
     }
 
+    /// What [`Self::metal_recorder`] records with.
+    pub fn recorder(&self) -> Option<&MetalRecorder> {
+        match self.context().device() {
+            any::Device::MetalRecorder(device) => Some(device.api()),
+            _ => None,
+        }
+    }
+
     /// The record of a device that has one.
     pub fn trace_log(&self) -> Option<&TraceLog> {
         self.inner.trace.as_ref()

@@ -15,6 +15,7 @@ pub mod env;
 mod error;
 mod file;
 mod guard;
+mod mapped;
 #[cfg_attr(not(any(target_vendor = "apple", anymlx_check_metal)), path = "metal/absent.rs")]
 mod metal;
 pub mod ops;
@@ -46,6 +47,7 @@ pub use encoder::{Binding, CommandEncoder, CommandGraph, ProfileEntry, Submissio
 pub use error::{MlxError, Result};
 pub use file::HostFile;
 pub use guard::{ReadGuard, WriteGuard};
+pub use mapped::MappedFile;
 pub use pool::MlxBufferPool;
 pub use raw::RawBuffer;
 pub use registry::{KernelKey, KernelRegistry};

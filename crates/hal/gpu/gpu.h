@@ -237,6 +237,10 @@ FN float add_rn(float a, float b) { return __fadd_rn(a, b); }
 
 // ---- what Metal has natively and CUDA and HOST need --------------------------------------
 struct f16 { ushort bits; };  // storage only: no arithmetic, so the faces cannot differ in it
+#if defined(GPU_HOST)
+FN float gpu_element(const f16* p) { return gpu_f16_to_f32(p->bits); }
+FN void gpu_set_element(f16* p, float v) { p->bits = gpu_f32_to_f16(v); }
+#endif
 FN float4 operator+(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
 FN float4 operator*(float4 a, float4 b) { return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w); }
 FN float4 operator*(float4 a, float s) { return make_float4(a.x * s, a.y * s, a.z * s, a.w * s); }

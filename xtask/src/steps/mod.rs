@@ -32,7 +32,7 @@ pub fn test() -> Vec<Step> {
 
 /// The Metal backend, as far as it can be checked without Metal.
 pub fn check_metal() -> Vec<Step> {
-    vec![check_metal::PLANTED, check_metal::KERNELS, check_metal::HOST, check_metal::DOC]
+    vec![check_metal::PLANTED, check_metal::KERNELS, check_metal::HOST, check_metal::DOC, check_metal::TWINS]
 }
 
 /// GPU kernels on the host, watched. Not a part of `cargo xtask test` yet: `cargo xtask sanitize`.

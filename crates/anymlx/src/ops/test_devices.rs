@@ -1,6 +1,9 @@
 //! The devices on which every operation is tested.
 
-use crate::{CpuDeviceOptions, CpuLevel, EmulatorOptions, MlxDevice, Result, TraceOptions, env};
+use crate::{
+    CpuDeviceOptions, CpuLevel, EmulatorOptions, MetalOptions, MlxDevice, RecorderOptions, Result, Run, TraceOptions,
+    env,
+};
 
 /// One CPU device for each instruction level that this processor has, the recording backend with
 /// memory of its own, the emulator of GPUs, and every GPU present.
@@ -32,10 +35,39 @@ pub(crate) fn devices() -> Vec<MlxDevice> {
     devices
 }
 
+/// Devices that take texts in Metal's own language: the emulator, the Metal backend over a recorder that has the
+/// emulator run what it is told to, and a GPU of Apple's where there is one.
+pub(crate) fn metal_devices() -> Vec<MlxDevice> {
+    let mut devices = Vec::new();
+    match emulator_options() {
+        Ok(Some(options)) => {
+            let options = EmulatorOptions { metal: true, ..options };
+            let recorder = RecorderOptions { run: Run::Emulator(options.clone()), ..RecorderOptions::default() };
+            let opened = MlxDevice::emulator(&options)
+                .and_then(|emulator| Ok([emulator, MlxDevice::metal_recorder(&recorder, &MetalOptions::default())?]));
+            match opened {
+                Ok(opened) => devices.extend(opened),
+                Err(error) => eprintln!("skipped: emulator: {error}"),
+            }
+        }
+        Ok(None) => eprintln!("skipped: emulator: ANYMLX_EMULATOR=off"),
+        Err(error) => eprintln!("skipped: emulator: {error}"),
+    }
+    match MlxDevice::metal() {
+        Ok(device) => devices.push(device),
+        Err(error) => eprintln!("skipped: metal: {error}"),
+    }
+    devices
+}
+
 /// The emulator as the environment asks for it.
 fn emulator() -> Result<Option<MlxDevice>> {
+    emulator_options()?.map(|options| MlxDevice::emulator(&options)).transpose()
+}
+
+fn emulator_options() -> Result<Option<EmulatorOptions>> {
     let Some(sanitizer) = env::emulator().expect("ANYMLX_EMULATOR") else { return Ok(None) };
     let cache = env::cache_dir()?.join("emulator");
     let schedule = env::emulator_schedule().expect("ANYMLX_EMULATOR_SCHEDULE");
-    MlxDevice::emulator(&EmulatorOptions { sanitizer, schedule, ..EmulatorOptions::new(cache) }).map(Some)
+    Ok(Some(EmulatorOptions { sanitizer, schedule, ..EmulatorOptions::new(cache) }))
 }

@@ -56,5 +56,17 @@ extern "C" __global__ void counting_1(uint* x) {}
 extern "C" __global__ void gate_0() { pass(GATE_MILLISECONDS); }
 extern "C" __global__ void gate_1(uint* x) { pass(GATE_MILLISECONDS); }
 extern "C" __global__ void gate_2(uint* x, uint* y) { pass(GATE_MILLISECONDS); }
+#elif defined(GPU_METAL)
+// Metal has no clock: about this long at some 40 cycles for each round trip of a volatile variable.
+FN void pass(uint milliseconds) {
+  volatile uint x = 1;
+  for (uint i = 0; i < milliseconds * 30000u; i++) x = x * 1664525u + 1013904223u;
+}
+kernel void sleeping() { pass(25); }
+kernel void counting_0() {}
+kernel void counting_1(device uint* x [[buffer(0)]]) {}
+kernel void gate_0() { pass(GATE_MILLISECONDS); }
+kernel void gate_1(device uint* x [[buffer(0)]]) { pass(GATE_MILLISECONDS); }
+kernel void gate_2(device uint* x [[buffer(0)]], device uint* y [[buffer(1)]]) { pass(GATE_MILLISECONDS); }
 #endif
 "#;

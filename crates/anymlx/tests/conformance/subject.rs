@@ -1,6 +1,8 @@
 //! The devices under test.
 
-use anymlx::{BackendKind, CpuDeviceOptions, CudaOptions, MlxDevice, TraceOptions};
+use anymlx::{
+    BackendKind, Completion, CpuDeviceOptions, CudaOptions, MetalOptions, MlxDevice, RecorderOptions, Run, TraceOptions,
+};
 
 /// A device under test, and how to open more of its kind.
 pub struct Subject {
@@ -36,7 +38,12 @@ impl Subject {
 
 /// See [`Subject::is_gpu`].
 pub fn is_gpu(device: &MlxDevice) -> bool {
-    device.info().backend == BackendKind::Cuda
+    matches!(device.info().backend, BackendKind::Cuda | BackendKind::Metal)
+}
+
+/// What a test gives as a Rust function runs as that, though the device may take itself for a GPU.
+pub fn runs_rust(device: &MlxDevice) -> bool {
+    !is_gpu(device) || device.recorder().is_some()
 }
 
 fn cpu(threads: usize, memory_limit: Option<u64>) -> MlxDevice {
@@ -68,6 +75,16 @@ pub fn trace_apart() -> Option<Subject> {
     Subject::new(|limit| trace(false, limit))
 }
 
+/// The Metal backend over a record of its calls, which another thread carries out.
+pub fn metal_recorder() -> Option<Subject> {
+    Subject::new(|memory_limit| {
+        let recorder =
+            RecorderOptions { completion: Completion::Background, run: Run::Host, ..RecorderOptions::default() };
+        let metal = MetalOptions { memory_limit, ..MetalOptions::default() };
+        MlxDevice::metal_recorder(&recorder, &metal).expect("the recorder opens")
+    })
+}
+
 fn open_cuda(memory_limit: Option<u64>) -> anymlx::Result<MlxDevice> {
     let cache_folder = Some(std::env::temp_dir().join("anymlx-conformance-kernels"));
     MlxDevice::cuda_with(&CudaOptions { memory_limit, cache_folder, ..CudaOptions::default() })
@@ -82,4 +99,25 @@ pub fn cuda() -> Option<Subject> {
             None
         }
     }
+}
+
+/// The default Apple GPU.
+pub fn metal() -> Option<Subject> {
+    match MlxDevice::metal() {
+        Ok(_) => Subject::new(open_metal),
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            None
+        }
+    }
+}
+
+#[cfg(target_vendor = "apple")]
+fn open_metal(memory_limit: Option<u64>) -> MlxDevice {
+    MlxDevice::metal_with(&MetalOptions { memory_limit, ..MetalOptions::default() }).expect("it opened before")
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn open_metal(_: Option<u64>) -> MlxDevice {
+    unreachable!("there is no Metal device")
 }

@@ -92,6 +92,78 @@ template <typename T> FN T simd_max(T v, GPU_WHERE) {
   return a.v[0];
 }
 
+// ---- Metal's matrices of a simdgroup, for texts in Metal's own language --------------------------
+// Lane l holds two elements of the 64, in an order that no text may rely on. Each call is reached by all
+// lanes; like other operations of a simdgroup it orders no memory.
+struct alignas(16) ulong2 { u64 x, y; };
+struct f16;
+template <typename T, int Columns, int Rows> struct simdgroup_matrix {
+  static_assert(Columns == 8 && Rows == 8, "simdgroup matrices are 8 x 8");
+  float held[2];
+};
+typedef simdgroup_matrix<float, 8, 8> simdgroup_float8x8;
+struct gpu_matrix {  // the elements that all lanes hold
+  float at[8][8];
+  static uint row_of(uint lane, uint i) { return (lane * 2 + i) * 5 % 64 / 8; }
+  static uint column_of(uint lane, uint i) { return (lane * 2 + i) * 5 % 64 % 8; }
+  gpu_matrix(const float* held, const char* op, const char* file, int line) {
+    uint64_t bits, all[32];
+    memcpy(&bits, held, sizeof bits);
+    gpu_host_exchange(bits, all, op, file, line);
+    for (uint lane = 0; lane < 32; lane++) {
+      float two[2];
+      memcpy(two, &all[lane], sizeof two);
+      for (uint i = 0; i < 2; i++) at[row_of(lane, i)][column_of(lane, i)] = two[i];
+    }
+  }
+};
+FN float gpu_element(const float* p) { return *p; }
+FN void gpu_set_element(float* p, float v) { *p = v; }
+FN float gpu_element(const f16* p);
+FN void gpu_set_element(f16* p, float v);
+FN float gpu_rounded(float v, const float*) { return v; }
+FN float gpu_rounded(float v, const f16*) { return gpu_f16_to_f32(gpu_f32_to_f16(v)); }
+template <typename T, int C, int R> FN simdgroup_matrix<T, C, R> make_filled_simdgroup_matrix(T value) {
+  return simdgroup_matrix<T, C, R>{{gpu_element(&value), gpu_element(&value)}};
+}
+FN u64 gpu_matrix_index(uint i, u64 stride, ulong2 origin, bool transposed) {
+  const uint lane = gpu_host_ids().lane, row = gpu_matrix::row_of(lane, i), column = gpu_matrix::column_of(lane, i);
+  return transposed ? (origin.x + column) * stride + origin.y + row : (origin.y + row) * stride + origin.x + column;
+}
+template <typename T>
+FN void simdgroup_load(simdgroup_matrix<T, 8, 8>& m, const T* from, u64 stride = 8, ulong2 origin = ulong2{0, 0},
+                       bool transposed = false, GPU_WHERE) {
+  uint64_t all[32];
+  gpu_host_exchange(0, all, "simdgroup_load", file, line);
+  for (uint i = 0; i < 2; i++) m.held[i] = gpu_element(from + gpu_matrix_index(i, stride, origin, transposed));
+}
+template <typename T>
+FN void simdgroup_store(simdgroup_matrix<T, 8, 8> m, T* to, u64 stride = 8, ulong2 origin = ulong2{0, 0},
+                        bool transposed = false, GPU_WHERE) {
+  uint64_t all[32];
+  gpu_host_exchange(0, all, "simdgroup_store", file, line);
+  for (uint i = 0; i < 2; i++) gpu_set_element(to + gpu_matrix_index(i, stride, origin, transposed), m.held[i]);
+}
+template <typename D, typename A, typename B, typename C>
+FN void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, simdgroup_matrix<A, 8, 8>& a,
+                                      simdgroup_matrix<B, 8, 8>& b, simdgroup_matrix<C, 8, 8>& c, GPU_WHERE) {
+  const gpu_matrix left(a.held, "simdgroup_multiply_accumulate", file, line);
+  const gpu_matrix right(b.held, "simdgroup_multiply_accumulate", file, line);
+  const uint lane = gpu_host_ids().lane;
+  for (uint i = 0; i < 2; i++) {
+    float sum = c.held[i];
+    for (uint k = 0; k < 8; k++)
+      sum += left.at[gpu_matrix::row_of(lane, i)][k] * right.at[k][gpu_matrix::column_of(lane, i)];
+    d.held[i] = gpu_rounded(sum, (const D*)nullptr);
+  }
+}
+template <typename D, typename A, typename B>
+FN void simdgroup_multiply(simdgroup_matrix<D, 8, 8>& d, simdgroup_matrix<A, 8, 8>& a, simdgroup_matrix<B, 8, 8>& b,
+                           GPU_WHERE) {
+  simdgroup_matrix<D, 8, 8> zero = {{0.0f, 0.0f}};
+  simdgroup_multiply_accumulate(d, a, b, zero, file, line);
+}
+
 #define GPU_P_BUF_IN(i, T, n)     const T* n
 #define GPU_P_BUF_OUT(i, T, n)    T* n
 #define GPU_P_BUF_PARAMS(i, T, n) const T n

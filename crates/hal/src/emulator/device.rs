@@ -56,6 +56,8 @@ pub struct EmulatorOptions {
     pub schedule: Schedule,
     /// The C++ compiler; `None`: the first that is found among the usual names.
     pub compiler: Option<PathBuf>,
+    /// Takes texts in Metal's own language as well: the dialect's header brings as much of it as ours use.
+    pub metal: bool,
     /// A launch that takes longer counts as endless and fails.
     pub time_limit: Duration,
 }
@@ -68,6 +70,7 @@ impl EmulatorOptions {
             sanitizer: Sanitizer::None,
             schedule: Schedule::Forward,
             compiler: None,
+            metal: false,
             time_limit: Duration::from_secs(300),
         }
     }
@@ -101,7 +104,7 @@ impl DeviceTrait for Device {
             backend: BackendKind::Emulator,
             name: format!("emulator ({})", self.options.sanitizer.name()),
             features: vec![self.compiler.version().to_owned()],
-            native: NativeTexts::None,
+            native: if self.options.metal { NativeTexts::Metal } else { NativeTexts::None },
             ..self.inner.info()
         }
     }

@@ -134,7 +134,7 @@ impl<A: Api> Device<A> {
     }
 }
 
-fn check(facts: &Facts) -> Result<()> {
+pub(super) fn check(facts: &Facts) -> Result<()> {
     let refused = |reason: String| Err(HalError::DeviceNotFound { backend: "metal", reason });
     let Facts { name, apple_family, unified, .. } = facts;
     if *apple_family < FIRST_FAMILY || !unified {

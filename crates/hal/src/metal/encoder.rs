@@ -26,7 +26,8 @@ struct TransferBlock {
 
 #[derive(Debug)]
 struct Dispatch<A: Api> {
-    kernel: Kernel<A>,
+    /// Which of the recording's kernels.
+    kernel: usize,
     arguments: Box<[Argument<A>]>,
     block: Box<[u8]>,
     groups: [u32; 3],
@@ -46,6 +47,7 @@ enum Command<A: Api> {
 #[derive(Debug)]
 pub struct Encoder<A: Api> {
     commands: Vec<Command<A>>,
+    kernels: Vec<Kernel<A>>,
     shared: Arc<Shared<A>>,
 }
 
@@ -56,17 +58,20 @@ pub struct Graph<A: Api> {
     pub(super) label: Arc<str>,
 }
 
-/// Commands that will not change.
+/// Commands that will not change, apart from the kernels that they run: what those hold may be the user's.
 #[derive(Debug)]
-pub(super) struct Commands<A: Api>(Vec<Command<A>>);
+pub(super) struct Commands<A: Api> {
+    list: Vec<Command<A>>,
+    kernels: Vec<Kernel<A>>,
+}
 
 impl<A: Api> Encoder<A> {
     pub(super) fn new(shared: &Arc<Shared<A>>) -> Self {
-        Self { commands: Vec::new(), shared: Arc::clone(shared) }
+        Self { commands: Vec::new(), kernels: Vec::new(), shared: Arc::clone(shared) }
     }
 
     pub(super) fn finish(self) -> Arc<Commands<A>> {
-        Arc::new(Commands(self.commands))
+        Arc::new(Commands { list: self.commands, kernels: self.kernels })
     }
 
     fn push(
@@ -78,8 +83,13 @@ impl<A: Api> Encoder<A> {
         label: &str,
     ) -> Result<()> {
         kernel.check_launch(arguments.len(), block.len(), &launch)?;
+        let known = self.kernels.iter().rposition(|known| known.is_same(kernel));
+        let kernel = known.unwrap_or_else(|| {
+            self.kernels.push(kernel.clone());
+            self.kernels.len() - 1
+        });
         self.commands.push(Command::Dispatch(Dispatch {
-            kernel: kernel.clone(),
+            kernel,
             arguments,
             block: block.into(),
             groups: launch.groups,
@@ -159,7 +169,12 @@ impl<A: Api> EncoderTrait for Encoder<A> {
 
 impl<A: Api> Commands<A> {
     pub(super) fn is_empty(&self) -> bool {
-        !self.0.iter().any(|command| matches!(command, Command::Dispatch(_)))
+        !self.list.iter().any(|command| matches!(command, Command::Dispatch(_)))
+    }
+
+    /// Gives up what the commands are bound to, and hands out their kernels.
+    pub(super) fn into_kernels(self) -> Vec<Kernel<A>> {
+        self.kernels
     }
 
     /// Encodes every command. What is set already is not set again.
@@ -167,8 +182,8 @@ impl<A: Api> Commands<A> {
         let (api, labels) = (&shared.api, shared.labels);
         // SAFETY: the record's words are inside its buffer, and belong to this submission alone.
         unsafe { api.set_buffer(encoder, fault, FAULT_INDEX) };
-        let mut current: Option<&Kernel<A>> = None;
-        for command in &self.0 {
+        let mut current = None;
+        for command in &self.list {
             match command {
                 Command::Barrier => api.barrier(encoder),
                 Command::Push(label) if labels => api.push_group(encoder, label),
@@ -178,9 +193,9 @@ impl<A: Api> Commands<A> {
                     if labels {
                         api.push_group(encoder, &dispatch.label);
                     }
-                    if !current.is_some_and(|kernel| kernel.is_same(&dispatch.kernel)) {
-                        api.set_pipeline(encoder, dispatch.kernel.pipeline());
-                        current = Some(&dispatch.kernel);
+                    if current != Some(dispatch.kernel) {
+                        api.set_pipeline(encoder, self.kernels[dispatch.kernel].pipeline());
+                        current = Some(dispatch.kernel);
                     }
                     dispatch.encode(api, encoder);
                     if labels {

@@ -13,7 +13,8 @@ pub(super) const FAULT_INDEX: usize = 30;
 const MAX_BLOCK: usize = 4096;
 /// Compiled texts that are remembered.
 const MAX_LIBRARIES: usize = 1024;
-const TRANSFER: &str = include_str!("../../gpu/transfer.gpu.cpp");
+/// The kernels behind copies and fills.
+pub const TRANSFER: &str = include_str!("../../gpu/transfer.gpu.cpp");
 
 #[derive(Debug)]
 struct Inner<A: Api> {
@@ -47,7 +48,8 @@ pub(super) struct Transfers<A: Api> {
 /// math, for kernels rely on the order of their sums and on infinities.
 pub(super) fn options_for(text: &str) -> CompileOptions {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let bfloat = text.split(|c| !is_name(c)).any(|word| word.starts_with("bfloat"));
+    let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+    let bfloat = code.flat_map(|line| line.split(|c| !is_name(c))).any(|word| word.starts_with("bfloat"));
     let language = if bfloat { LanguageVersion::Metal3_1 } else { LanguageVersion::Metal3_0 };
     CompileOptions { language, fast_math: false }
 }
@@ -149,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_language_is_as_old_as_the_text_allows() {
-        assert_eq!(options_for("struct bf16 { ushort bits; }; // no bfloating").language, LanguageVersion::Metal3_1);
+        assert_eq!(options_for("struct bf16 { ushort bits; }; // no bfloat").language, LanguageVersion::Metal3_0);
         assert_eq!(options_for("simdgroup_matrix<bfloat, 8, 8> m;").language, LanguageVersion::Metal3_1);
         assert_eq!(options_for("my_bfloat x; half4 y;").language, LanguageVersion::Metal3_0);
         assert!(!options_for("").fast_math);

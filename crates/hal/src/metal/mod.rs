@@ -29,7 +29,7 @@ mod pending;
 mod recorder;
 mod residency;
 mod shared;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 use std::{
@@ -44,7 +44,7 @@ pub use apple::{Apple, MetalBuffer};
 pub use buffer::Buffer;
 pub use device::{Device, MetalOptions};
 pub use encoder::{Encoder, Graph};
-pub use kernel::Kernel;
+pub use kernel::{Kernel, TRANSFER};
 pub use pending::Pending;
 pub use recorder::{Completion, Live, MetalRecorder, RecorderOptions, Run};
 

@@ -2,13 +2,13 @@
 
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use super::{Api, Ending, encoder::Commands, faults::FaultRecord, shared::Shared};
+use super::{Api, Ending, Kernel, encoder::Commands, faults::FaultRecord, lock, shared::Shared};
 use crate::{
     HalError, Result,
     backend::{Pending as PendingTrait, Timing},
@@ -29,8 +29,16 @@ pub struct Pending<A: Api> {
     /// Seconds of Metal's clock.
     submitted: f64,
     outcome: OnceLock<Result<Timing>>,
-    /// The command buffer holds no references: kernels are kept here, buffers by the common layer.
-    _uses: Arc<Commands<A>>,
+    /// The command buffer holds no references: this keeps what it uses.
+    uses: Mutex<Uses<A>>,
+}
+
+#[derive(Debug)]
+enum Uses<A: Api> {
+    /// Until the command buffer has ended.
+    All(Arc<Commands<A>>),
+    /// Afterwards, until somebody waits: what they hold may be the user's, and `poll` is called under a lock.
+    Kernels(Vec<Kernel<A>>),
 }
 
 fn refused(label: &str, what: &str) -> HalError {
@@ -71,14 +79,29 @@ impl<A: Api> Pending<A> {
                 injected,
                 submitted,
                 outcome: OnceLock::new(),
-                _uses: commands,
+                uses: Mutex::new(Uses::All(commands)),
             })
         })
     }
 
     /// The command buffer has ended.
     fn settle(&self) -> Result<Timing> {
-        self.outcome.get_or_init(|| self.shared.api.autorelease(|| self.outcome_now())).clone()
+        let outcome = self.outcome.get_or_init(|| self.shared.api.autorelease(|| self.outcome_now())).clone();
+        let mut uses = lock(&self.uses);
+        if let Uses::All(commands) = std::mem::replace(&mut *uses, Uses::Kernels(Vec::new())) {
+            // Nothing when a graph holds the commands as well.
+            *uses = Uses::Kernels(Arc::into_inner(commands).map(Commands::into_kernels).unwrap_or_default());
+        }
+        outcome
+    }
+
+    /// Gives up the kernels. No lock is held.
+    fn forget_kernels(&self) {
+        let forgotten = match &mut *lock(&self.uses) {
+            Uses::All(_) => Vec::new(),
+            Uses::Kernels(kernels) => std::mem::take(kernels),
+        };
+        drop(forgotten);
     }
 
     fn outcome_now(&self) -> Result<Timing> {
@@ -110,11 +133,12 @@ impl<A: Api> PendingTrait for Pending<A> {
     }
 
     fn wait(&self) -> Result<Timing> {
-        if let Some(outcome) = self.outcome.get() {
-            return outcome.clone();
+        if self.outcome.get().is_none() {
+            self.shared.api.autorelease(|| self.shared.api.wait(&self.commands));
         }
-        self.shared.api.autorelease(|| self.shared.api.wait(&self.commands));
-        self.settle()
+        let outcome = self.settle();
+        self.forget_kernels();
+        outcome
     }
 }
 

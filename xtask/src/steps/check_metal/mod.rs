@@ -25,6 +25,25 @@ pub const PLANTED: Step = Step { name: "metal-planted", run: planted };
 pub const HOST: Step = Step { name: "metal-host", run: host::check };
 pub const DOC: Step = Step { name: "metal-doc", run: host::document };
 
+/// Kernels in Metal's own language on the emulator, against references in f64.
+pub const TWINS: Step = Step { name: "metal-twins", run: twins };
+
+fn twins(workspace: &Workspace) -> Outcome {
+    let mut report = Report::default();
+    let clang = || tools::CLANG.ensure().and_then(|()| tools::CLANG_RUNTIMES.ensure());
+    for (emulator, ready) in [("plain", tools::CPP.ensure()), ("address", tools::CPP.ensure()), ("thread", clang())] {
+        match ready {
+            Ok(()) => {
+                let mut command =
+                    workspace.cargo(["test", "--package", "anymlx", "--profile", PROFILE, "--lib", "simdgroup"]);
+                report.merge(process::run_tests(command.env("ANYMLX_EMULATOR", emulator))?);
+            }
+            Err(reason) => report.skip(&format!("Metal's own kernels on the emulator ({emulator})"), reason),
+        }
+    }
+    Ok(report)
+}
+
 /// Everything that is made lies here.
 fn folder(workspace: &Workspace) -> PathBuf {
     workspace.root().join("target/check-metal")

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Block;
+use super::{Block, simdgroup};
 use crate::{
     Binding, CommandEncoder, DType, KernelKey, Launch, MlxBuffer, MlxBufferPool, Result, TensorType,
     ops::{check::Check, launch},
@@ -95,6 +95,9 @@ pub(super) fn attention(
     let (head_dim, capacity) = (block.head_dim as usize, block.capacity as usize);
     let problem =
         GpuProblem { tokens, group: heads / kv_heads, kv_heads, head_dim, keys: capacity.min(block.window as usize) };
+    if let Some(plan) = simdgroup::plan(&problem, encoder.device().native_texts()) {
+        return simdgroup::attention(encoder, check, block, tokens, plan, [queries, keys, values, positions, output]);
+    }
     let plan = plan(problem);
     let plan =
         plan.ok_or_else(|| check.error(format_args!("heads of {head_dim}, at most 512 are possible on a GPU")))?;

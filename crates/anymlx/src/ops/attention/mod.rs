@@ -5,6 +5,7 @@
 mod cpu;
 pub(super) mod gpu;
 mod plan;
+pub(super) mod simdgroup;
 #[cfg(test)]
 mod tests;
 pub(super) mod tiles;

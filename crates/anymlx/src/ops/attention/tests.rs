@@ -6,7 +6,7 @@ use crate::{
     ops::{
         copy,
         test_data::{floats, refusal, run, try_run, zeros},
-        test_devices::devices,
+        test_devices::{devices, metal_devices},
     },
 };
 
@@ -105,11 +105,50 @@ impl Case {
     }
 
     fn check(&self) {
+        self.check_on(&devices());
+    }
+
+    fn check_on(&self, devices: &[MlxDevice]) {
         let data = self.data();
         let expected = self.expected(&data);
-        for device in devices() {
-            assert_close("attention", &self.compute(&device, &data), &expected, &self.tolerance_on(&device));
+        for device in devices {
+            assert_close("attention", &self.compute(device, &data), &expected, &self.tolerance_on(device));
         }
+    }
+}
+
+/// Many tokens by the matrix units of Apple's GPUs: heads of each size, the last simdgroup partly filled, windows, caps,
+/// caches whose end is no multiple of 8, positions in any order.
+#[test]
+fn simdgroup_attention_agrees_with_the_reference() {
+    let devices = metal_devices();
+    for dtype in [DType::F32, DType::F16] {
+        for ([heads, kv_heads, head_dim], tokens, first, capacity) in
+            [([2, 1, 8], 17, 0, 17), ([4, 2, 64], 33, 5, 70), ([1, 1, 72], 16, 30, 47), ([2, 2, 256], 19, 40, 61)]
+        {
+            let positions: Vec<u32> = (first..first + tokens).collect();
+            let params = plain(heads, kv_heads, head_dim, capacity, positions);
+            Case { dtype, ..params }.check_on(&devices);
+        }
+        let mut windowed = plain(2, 1, 16, 50, (9..41).rev().collect());
+        windowed.params = AttentionParams { window: Some(7), softcap: Some(3.0), ..windowed.params };
+        Case { dtype, ..windowed }.check_on(&devices);
+    }
+}
+
+#[test]
+fn simdgroup_attention_refuses_positions_outside_the_cache() {
+    for device in metal_devices() {
+        let case = plain(1, 1, 8, 20, (1..21).collect());
+        let (data, shape) = (case.data(), [1, 20, 8]);
+        let cache = floats(&device, &data.keys, shape);
+        let queries = floats(&device, &data.queries, [20, 1, 8]);
+        let positions = device.buffer_from_slice(&case.positions, DType::U32, [20]).unwrap();
+        let output = device.zeros(DType::F32, [20, 8]).unwrap();
+        let result =
+            try_run(&device, |encoder| attention(encoder, &queries, &cache, &cache, &positions, &output, case.params));
+        let message = result.unwrap_err().to_string();
+        assert!(message.contains("position 20 is outside the cache of 20 tokens"), "{message}");
     }
 }
 

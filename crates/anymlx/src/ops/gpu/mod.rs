@@ -53,6 +53,8 @@ pub enum TextLanguage {
     CudaFrom(u32),
     /// CUDA C++ for this architecture alone, with the instructions that no other has (90 for `sm_90a`).
     CudaExactly(u32),
+    /// Metal's own language, with the dialect's header.
+    Metal,
 }
 
 /// The text of built-in kernels of one operation for one encoding, as compilers get it.
@@ -73,7 +75,7 @@ pub fn texts() -> Vec<GpuText> {
     let weights: Vec<TensorType> =
         FLOATS.map(TensorType::Dense).into_iter().chain(FORMATS.map(TensorType::Quantized)).collect();
     let quantized = FORMATS.map(TensorType::Quantized);
-    let portable: [(&'static str, &'static str, &[TensorType]); 23] = [
+    let portable: [(&'static str, &'static str, &[TensorType]); 24] = [
         ("add_rms_norm", super::add_rms_norm::GPU, &single),
         ("argmax", super::argmax::GPU, &single),
         ("attention", super::attention::gpu::GPU, &caches),
@@ -96,6 +98,7 @@ pub fn texts() -> Vec<GpuText> {
         ("rotate_and_cache", super::rotate_and_cache::gpu::GPU, &caches),
         ("sample", super::sample::GPU, &single),
         ("softmax", super::softmax::GPU, &single),
+        ("transfer", anymlx_hal::metal::TRANSFER, &single),
         ("transpose", super::transpose::GPU, &single),
     ];
     let text_of = |operation: &'static str, variant: &str, text: &str, element, language| {
@@ -103,10 +106,14 @@ pub fn texts() -> Vec<GpuText> {
         let text = dialect::whole_text(&(key.element_text() + text));
         GpuText { name: format!("{operation} {variant}").trim_end().to_owned(), language, text }
     };
-    let of_operation = |(operation, text, elements): (&'static str, &str, &[TensorType])| {
+    let metal: [(&'static str, &'static str, &[TensorType]); 2] = [
+        ("attention_simdgroup", attention::simdgroup::METAL, &caches),
+        ("matmul_simdgroup", super::matmul::gpu::MATMUL_SIMDGROUP, &weights),
+    ];
+    let of_operation = |language, (operation, text, elements): (&'static str, &str, &[TensorType])| {
         let of_element = |&element: &TensorType| {
             let variant = if elements.len() == 1 { String::new() } else { element.to_string().to_ascii_lowercase() };
-            text_of(operation, &variant, text, element, TextLanguage::Portable)
+            text_of(operation, &variant, text, element, language)
         };
         elements.iter().map(of_element).collect::<Vec<_>>()
     };
@@ -116,7 +123,9 @@ pub fn texts() -> Vec<GpuText> {
     });
     let language = TextLanguage::CudaExactly(attention::tiles::ARCHITECTURE);
     let tiles = text_of("attention_tiles", "", attention::tiles::GPU, attention::tiles::ELEMENT, language);
-    portable.into_iter().flat_map(of_operation).chain(products).chain([tiles]).collect()
+    let portable = portable.into_iter().flat_map(|text| of_operation(TextLanguage::Portable, text));
+    let metal = metal.into_iter().flat_map(|text| of_operation(TextLanguage::Metal, text));
+    portable.chain(metal).chain(products).chain([tiles]).collect()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{MatmulInput, Prepared, select::Problem};
 use crate::{
-    Binding, CommandEncoder, DType, Kernel, KernelKey, Launch, MlxBuffer, MlxBufferPool, Result, Weight,
+    Binding, CommandEncoder, DType, Kernel, KernelKey, Launch, MlxBuffer, MlxBufferPool, NativeTexts, Result, Weight,
     ops::{
         check::Check,
         gated_activation::{Activation, gated_activation},
@@ -19,6 +19,9 @@ use crate::{
 
 pub(in crate::ops) const MATMUL: &str =
     gpu_text!("../gpu/quant.h", "../gpu/dense.h", "../gpu/matvec.h", "matmul.gpu.cpp");
+/// What takes tiles on Apple's matrix units.
+pub(in crate::ops) const MATMUL_SIMDGROUP: &str =
+    gpu_text!("../gpu/quant.h", "../gpu/dense.h", "../gpu/matvec.h", "matmul_simdgroup.metal");
 pub(in crate::ops) const GATED_MATMUL: &str = gpu_text!(
     "../gpu/quant.h",
     "../gpu/dense.h",
@@ -70,16 +73,19 @@ fn inputs(problem: &Problem) -> usize {
 }
 
 /// The kernel for a plain product.
-fn choose(problem: &Problem) -> Choice {
+fn choose(problem: &Problem, native: NativeTexts) -> Choice {
     let tile = |variant| Choice { variant, rows: TILE, inputs: TILE, threads: 256 };
+    let matrices = |variant| Choice { variant, rows: TILE, inputs: TILE / 2, threads: 128 };
     match (problem.quantized_input, inputs(problem)) {
         (true, ..=1) => simdgroups("i8x1", 1, 1),
         (true, 2) => simdgroups("i8x2", 2, 2),
         (true, 3..=4) => simdgroups("i8x4", 2, 4),
         (true, 5..=8) => simdgroups("i8x8", 2, 8),
+        (true, _) if native == NativeTexts::Metal => matrices("i8simdgroup"),
         (true, _) => tile("i8tile"),
         (false, ..=1) => simdgroups("f32x1", 1, 1),
         (false, 2..=8) => simdgroups("f32x4", 2, 4),
+        (false, _) if native == NativeTexts::Metal => matrices("f32simdgroup"),
         (false, _) => tile("f32tile"),
     }
 }
@@ -143,7 +149,11 @@ impl Dispatch {
             items: problem.rows,
             items_per_chunk: 1,
         };
-        let text = if weights.len() == 2 { GATED_MATMUL } else { MATMUL };
+        let text = match weights.len() {
+            2 => GATED_MATMUL,
+            _ if choice.variant.ends_with("simdgroup") => MATMUL_SIMDGROUP,
+            _ => MATMUL,
+        };
         let operation = if weights.len() == 2 { "gated_matmul" } else { "matmul" };
         let kernel = kernel(encoder, check, operation, weights[0].encoding(), choice.variant, text)?;
         Ok(Self { block, launch, kernel })
@@ -175,7 +185,7 @@ pub(super) fn matmul(
     output: &MlxBuffer,
     bias: Option<&MlxBuffer>,
 ) -> Result<()> {
-    let choice = choose(&prepared.problem);
+    let choice = choose(&prepared.problem, encoder.device().native_texts());
     let dispatch = Dispatch::new(encoder, prepared, choice, &[weight], u32::from(bias.is_some()))?;
     // Without a bias the kernel reads nothing from its place.
     let bias = bias.unwrap_or(prepared.input);
@@ -222,7 +232,7 @@ mod tests {
         for (quantized, terms) in [(true, 1), (true, 2), (false, 1)] {
             for tokens in 1..=600 {
                 let problem = problem(tokens, quantized, terms, [QuantType::Q4_K; 2]);
-                let (choice, inputs) = (choose(&problem), tokens * terms);
+                let (choice, inputs) = (choose(&problem, NativeTexts::None), tokens * terms);
                 assert!(choice.variant.starts_with(if quantized { "i8" } else { "f32" }));
                 assert_eq!(choice.variant.ends_with("tile"), inputs > 8);
                 assert_eq!(choice.rows == TILE, inputs > 8);
@@ -230,6 +240,9 @@ mod tests {
                     assert!(choice.inputs as usize >= inputs, "{tokens}");
                 }
                 assert_eq!(choose_gated(&problem).is_some(), inputs <= 8);
+                let metal = choose(&problem, NativeTexts::Metal);
+                assert_eq!(metal.variant.ends_with("simdgroup"), inputs > 8);
+                assert!(metal == choice || metal.rows == TILE, "{metal:?}");
             }
         }
     }

@@ -4,7 +4,10 @@ use anymlx_testing::{QuantizedActivations, Random, Tolerance, assert_close, refe
 use super::*;
 use crate::{
     CpuDeviceOptions, CpuLevel, MlxDevice,
-    ops::{quantize_activations, quantize_activations_refined, quantized_activation_bytes, test_devices::devices},
+    ops::{
+        quantize_activations, quantize_activations_refined, quantized_activation_bytes,
+        test_devices::{devices, metal_devices},
+    },
 };
 
 const DENSE: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
@@ -122,6 +125,25 @@ fn columns_of(encoding: TensorType) -> &'static [usize] {
         1 => &[1, 11, 64, 300],
         32 => &[32, 64, 96, 640],
         _ => &[256, 512, 1280],
+    }
+}
+
+/// Tiles by the matrix units of Apple's GPUs: partly filled ones, and more than one of each kind.
+#[test]
+fn simdgroup_products_agree_with_the_reference() {
+    for device in metal_devices() {
+        for encoding in encodings() {
+            let &columns = columns_of(encoding).last().expect("a list");
+            let columns = if encoding.block_len() == 1 { 45 } else { columns };
+            for (tokens, rows) in [(9, 3), (33, 70)] {
+                Case::new(encoding, tokens, rows, columns).with_bias().check(&device, Form::Values);
+            }
+            if matches!(encoding, TensorType::Quantized(_)) {
+                Case::new(encoding, 35, 9, columns).check(&device, Form::Quantized);
+                Case::new(encoding, 9, 9, columns).check(&device, Form::Refined);
+            }
+        }
+        Case::new(TensorType::Dense(DType::F16), 32, 64, 64).check(&device, Form::Values);
     }
 }
 

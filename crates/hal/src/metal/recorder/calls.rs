@@ -161,7 +161,7 @@ impl Api for MetalRecorder {
         let number = next(&self.numbers.pipelines);
         self.line(format_args!("newPipeline p{number} {function} of l{}", library.0.number));
         let _counted = Counted::new(Kind::Pipeline, &self.live);
-        Ok(RecordedPipeline(Arc::new(PipelineObject { number, kernel, _counted })))
+        Ok(RecordedPipeline(Arc::new(PipelineObject { number, name: function.to_owned(), kernel, _counted })))
     }
 
     fn pipeline_limits(&self, _: &RecordedPipeline) -> PipelineLimits {
@@ -240,6 +240,7 @@ impl Api for MetalRecorder {
         table.arguments.clear();
         table.arguments.extend(fault.map(|fault| (FAULT_INDEX, fault)));
         lock(&encoder.commands.state).steps.push(Step::Dispatch {
+            name: pipeline.0.name.clone(),
             kernel: pipeline.0.kernel.clone(),
             arguments,
             block: block.map_or_else(Vec::new, |(_, bytes)| bytes),

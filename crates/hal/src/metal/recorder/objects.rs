@@ -147,7 +147,8 @@ pub struct RecordedPipeline(pub(super) Arc<PipelineObject>);
 
 pub(super) struct PipelineObject {
     pub(super) number: usize,
-    /// What runs it, if anything does.
+    pub(super) name: String,
+    /// What does its work, if anything does.
     pub(super) kernel: Option<CpuKernel>,
     pub(super) _counted: Counted,
 }
@@ -169,7 +170,14 @@ pub(super) struct BoundMemory {
 
 #[derive(Debug)]
 pub(super) enum Step {
-    Dispatch { kernel: Option<CpuKernel>, arguments: Vec<BoundMemory>, block: Vec<u8>, groups: [u32; 3], threads: u32 },
+    Dispatch {
+        name: String,
+        kernel: Option<CpuKernel>,
+        arguments: Vec<BoundMemory>,
+        block: Vec<u8>,
+        groups: [u32; 3],
+        threads: u32,
+    },
     Barrier,
 }
 

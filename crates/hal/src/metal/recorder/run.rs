@@ -25,14 +25,14 @@ impl MetalRecorder {
         function: &str,
         host: Option<&CpuKernel>,
     ) -> std::result::Result<Option<CpuKernel>, String> {
-        match function {
-            "copy_bytes" => return Ok(Some(CpuKernel::whole(|arguments| copy(arguments, 1)))),
-            "copy_vectors" => return Ok(Some(CpuKernel::whole(|arguments| copy(arguments, 16)))),
-            "fill_bytes" => return Ok(Some(CpuKernel::whole(fill))),
-            _ => {}
-        }
         let Some(emulator) = &self.emulator else {
-            return Ok(if self.options.run == Run::Host { host.cloned() } else { None });
+            return Ok(match function {
+                "copy_bytes" => Some(CpuKernel::whole(|arguments| copy(arguments, 1))),
+                "copy_vectors" => Some(CpuKernel::whole(|arguments| copy(arguments, 16))),
+                "fill_bytes" => Some(CpuKernel::whole(fill)),
+                _ if self.options.run == Run::Host => host.cloned(),
+                _ => None,
+            });
         };
         let gpu = text.strip_prefix(dialect::GPU_HEADER).unwrap_or(text);
         match emulator.compile(&KernelSource { name: function, gpu, cpu: None }) {
@@ -101,7 +101,7 @@ impl Engine {
             match step {
                 Step::Barrier => encoder.barrier(),
                 Step::Dispatch { kernel: None, .. } => {}
-                Step::Dispatch { kernel: Some(kernel), arguments, block, groups, threads } => {
+                Step::Dispatch { name, kernel: Some(kernel), arguments, block, groups, threads } => {
                     let bindings: Vec<Bound<'_, Cpu>> = arguments
                         .iter()
                         .map(|bound| Bound {
@@ -113,7 +113,7 @@ impl Engine {
                         .collect();
                     let items = groups.iter().map(|&count| count as usize).product();
                     let launch = Launch { groups: *groups, threads_per_group: *threads, items, items_per_chunk: 1 };
-                    encoder.dispatch(kernel, &bindings, block, launch, "kernel")?;
+                    encoder.dispatch(kernel, &bindings, block, launch, name)?;
                 }
             }
         }
