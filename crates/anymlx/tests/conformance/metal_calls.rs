@@ -79,7 +79,7 @@ fn opening_compiling_and_the_first_submission() {
         status c1 completed
         "#,
     );
-    drop(buffer);
+    drop((encoder, buffer));
     drop(device);
     assert_log(
         &log,
