@@ -143,6 +143,17 @@ pub(super) fn check(facts: &Facts) -> Result<()> {
     Ok(())
 }
 
+/// The number of a GPU's cores, which Metal does not tell: about as many as the smallest of its line has. It
+/// decides how work is spread, not what comes out.
+fn cores(name: &str) -> usize {
+    match name.rsplit(' ').next() {
+        Some("Ultra") => 64,
+        Some("Max") => 32,
+        Some("Pro") => 16,
+        _ => 8,
+    }
+}
+
 fn bound<A: Api>(buffer: &Buffer<A>, offset: u64, byte_len: usize, access: Access) -> Bound<'_, Metal<A>> {
     Bound { buffer, offset, byte_len: byte_len as u64, access }
 }
@@ -174,8 +185,7 @@ impl<A: Api> DeviceTrait for Device<A> {
             memory_in_use: self.shared.in_use.load(Ordering::Relaxed),
             max_buffer_bytes: facts.max_buffer_bytes.min(self.shared.memory_limit),
             unified: true,
-            // Metal does not tell the number of cores.
-            compute_units: 1,
+            compute_units: cores(&facts.name),
             features,
             native: NativeTexts::Metal,
         }
