@@ -40,10 +40,10 @@ pub(super) fn plan(problem: &GpuProblem, native: NativeTexts) -> Option<Simdgrou
         return None;
     }
     let (variant, simdgroups) = match problem.head_dim {
-        ..=64 => ("simdgroup_d64", 4),
-        ..=128 => ("simdgroup_d128", 4),
+        0..=64 => ("simdgroup_d64", 4),
+        65..=128 => ("simdgroup_d128", 4),
         // Four would need more threadgroup memory than there is.
-        ..=256 => ("simdgroup_d256", 2),
+        129..=256 => ("simdgroup_d256", 2),
         _ => return None,
     };
     Some(SimdgroupPlan { variant, simdgroups })
