@@ -35,6 +35,8 @@ enum Task {
     CheckMetal(Selection),
     /// What the owner of the first Mac runs, into one report
     FirstMac(first_mac::Options),
+    /// GPU kernels through NVIDIA's compiler, which needs no GPU
+    CheckCuda(Selection),
     /// Measures beside llama.cpp, in turn; builds it if need be
     BenchPeer(bench_peer::Options),
 }
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Task::CheckMetal(selection) => (steps::check_metal(), selection),
         Task::BenchPeer(options) => return ended(bench_peer::run(&workspace, &options)),
         Task::FirstMac(options) => return ended(first_mac::run(&workspace, &options)),
+        Task::CheckCuda(selection) => (steps::check_cuda(), selection),
     };
     match runner::select(steps, &selection.only) {
         Ok(steps) => runner::run(&workspace, &steps),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anymlx_lm::{SyntheticShape, SyntheticWeights};
 use clap::{Args, Parser, Subcommand};
 
 /// Run, measure and inspect language models.
@@ -175,4 +176,12 @@ pub struct Bench {
     /// Show the time spent in each kernel of a decoded token
     #[arg(long)]
     pub profile: bool,
+
+    /// Measure a published shape with random weights in place of a file: llama-8b or llama-1b
+    #[arg(long, value_name = "SHAPE", conflicts_with = "model")]
+    pub shape: Option<SyntheticShape>,
+
+    /// Types of the weights of --shape: q4_k_m, or one for all such as q8_0
+    #[arg(long, value_name = "TYPE", default_value = "q4_k_m", requires = "shape")]
+    pub quant: SyntheticWeights,
 }

@@ -28,7 +28,8 @@ struct Inner {
     rotation_windowed: Rotation,
     tokenizer: Tokenizer,
     chat_template: Option<ChatTemplate>,
-    gguf: Gguf,
+    /// The header of the file, if there was one.
+    gguf: Option<Gguf>,
 }
 
 /// A model on a device: weights, tokenizer, chat template. Clones are handles.
@@ -69,6 +70,26 @@ impl Model {
             );
             return Err(LmError::InvalidModel(message));
         }
+        Self::with_source(device, config, weights, tokenizer, (chat_template, Some(gguf)))
+    }
+
+    /// A model of parts that come from no file.
+    pub(crate) fn assemble(
+        device: &MlxDevice,
+        config: ModelConfig,
+        weights: ModelWeights,
+        tokenizer: Tokenizer,
+    ) -> Result<Self> {
+        Self::with_source(device, config, weights, tokenizer, (None, None))
+    }
+
+    fn with_source(
+        device: &MlxDevice,
+        config: ModelConfig,
+        weights: ModelWeights,
+        tokenizer: Tokenizer,
+        (chat_template, gguf): (Option<ChatTemplate>, Option<Gguf>),
+    ) -> Result<Self> {
         let rotation_global = rotation(device, &config, &config.rope_global)?;
         let rotation_windowed = rotation(device, &config, &config.rope_windowed)?;
         let device = device.clone();
@@ -97,9 +118,9 @@ impl Model {
         self.inner.chat_template.as_ref()
     }
 
-    /// The file's header.
-    pub fn gguf(&self) -> &Gguf {
-        &self.inner.gguf
+    /// The file's header; `None` for a synthetic model.
+    pub fn gguf(&self) -> Option<&Gguf> {
+        self.inner.gguf.as_ref()
     }
 
     pub(crate) fn weights(&self) -> &ModelWeights {

@@ -1,6 +1,6 @@
 //! Activations between operations, allocated once for a session.
 
-use anymlx::{BackendKind, DType, MlxBuffer, MlxDevice, TensorType, Weight, ops};
+use anymlx::{DType, MlxBuffer, MlxDevice, TensorType, Weight, ops};
 
 use crate::{Model, Result};
 
@@ -19,8 +19,6 @@ pub enum ActivationPrecision {
 pub(crate) struct Activations {
     values: MlxBuffer,
     quantized: Option<MlxBuffer>,
-    /// Rows up to which the 8-bit form has two steps.
-    refined_rows: usize,
 }
 
 /// Rows up to which activations are quantised in two steps: weights are read once for all of them, so that memory sets
@@ -41,19 +39,18 @@ impl Activations {
         columns: usize,
         readers: &[&Weight],
         precision: ActivationPrecision,
-        refined_rows: usize,
     ) -> Result<Self> {
         let values = device.zeros(DType::F32, [rows, columns])?;
         let wanted = precision == ActivationPrecision::EightBit
             && readers.iter().any(|weight| matches!(weight.encoding(), TensorType::Quantized(_)));
         let bytes = ops::quantized_activation_bytes(1, columns).filter(|_| wanted);
-        let quantized_rows = rows.max(2 * rows.min(refined_rows));
+        let quantized_rows = rows.max(2 * rows.min(REFINED_ROWS));
         let quantized = bytes.map(|bytes| device.zeros(DType::U8, [quantized_rows, bytes])).transpose()?;
-        Ok(Self { values, quantized, refined_rows })
+        Ok(Self { values, quantized })
     }
 
     pub(crate) fn rows(&self, rows: usize) -> Result<Rows> {
-        let quantized_rows = if rows <= self.refined_rows { 2 * rows } else { rows };
+        let quantized_rows = if rows <= REFINED_ROWS { 2 * rows } else { rows };
         let quantized = self.quantized.as_ref().map(|buffer| take(buffer, 0, quantized_rows)).transpose()?;
         Ok(Rows { values: take(&self.values, 0, rows)?, quantized })
     }
@@ -99,11 +96,8 @@ impl Workspace {
             layers.iter().flat_map(|l| [&l.query, &l.key, &l.value, &l.gate, &l.up]).collect();
         let reading_attended: Vec<&Weight> = layers.iter().map(|l| &l.attention_output).collect();
         let reading_gated: Vec<&Weight> = layers.iter().map(|l| &l.down).collect();
-        // GPU kernels take the 8-bit form in one step only.
-        let on_host = matches!(device.info().backend, BackendKind::Cpu | BackendKind::Trace);
-        let refined_rows = if on_host { REFINED_ROWS } else { 0 };
         let activations = |rows: usize, columns: usize, readers: &[&Weight]| {
-            Activations::new(device, rows, columns, readers, precision, refined_rows)
+            Activations::new(device, rows, columns, readers, precision)
         };
         let logit_rows = LOGIT_ROWS.min(tokens);
         Ok(Self {

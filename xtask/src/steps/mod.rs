@@ -1,5 +1,6 @@
 //! The steps. A new one is a file here and a line in the lists below.
 
+mod check_cuda;
 mod check_metal;
 mod clippy;
 mod dependencies;
@@ -25,6 +26,7 @@ pub fn lint() -> Vec<Step> {
 pub fn test() -> Vec<Step> {
     let mut steps = lint();
     steps.extend([model::STEP, tests::STEP]);
+    steps.extend(check_cuda());
     steps.push(loom::STEP);
     steps.extend(check_metal());
     steps
@@ -33,6 +35,11 @@ pub fn test() -> Vec<Step> {
 /// The Metal backend, as far as it can be checked without Metal.
 pub fn check_metal() -> Vec<Step> {
     vec![check_metal::PLANTED, check_metal::KERNELS, check_metal::HOST, check_metal::DOC, check_metal::TWINS]
+}
+
+/// GPU kernels through NVIDIA's compiler.
+pub fn check_cuda() -> Vec<Step> {
+    vec![check_cuda::STEP]
 }
 
 /// GPU kernels on the host, watched. Not a part of `cargo xtask test` yet: `cargo xtask sanitize`.

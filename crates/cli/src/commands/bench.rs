@@ -2,7 +2,6 @@
 
 use std::{
     io::Write,
-    path::Path,
     time::{Duration, Instant},
 };
 
@@ -50,10 +49,20 @@ pub fn run(shared: &Shared, options: &Bench) -> Outcome {
     if options.repetitions == 0 || options.prompt == 0 && options.generate == 0 {
         return Err(Failure::message("bench: nothing to measure; give -p or -n, and at least 1 repetition"));
     }
-    let path = open::model_path(shared)?;
     let device = open::device(shared)?;
-    let model = Model::open(&path, &device)?;
-    let report = measure(&device, &model, &path, options)?;
+    let (model, name) = match options.shape {
+        Some(shape) => {
+            let name = format!("{shape:?} {:?}, random weights", options.quant);
+            (Model::synthetic(&device, shape, options.quant)?, name)
+        }
+        None => {
+            let path = open::model_path(shared)?;
+            let name =
+                path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
+            (Model::open(&path, &device)?, name)
+        }
+    };
+    let report = measure(&device, &model, name, options)?;
     let mut output = std::io::stdout().lock();
     if options.json {
         let text = serde_json::to_string(&report)?;
@@ -65,7 +74,7 @@ pub fn run(shared: &Shared, options: &Bench) -> Outcome {
     if options.profile { profile(&model, options) } else { Ok(()) }
 }
 
-fn measure(device: &MlxDevice, model: &Model, path: &Path, options: &Bench) -> Outcome<Report> {
+fn measure(device: &MlxDevice, model: &Model, name: String, options: &Bench) -> Outcome<Report> {
     let info = device.info();
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a valid template");
     let tests = usize::from(options.prompt > 0) + usize::from(options.generate > 0);
@@ -97,7 +106,7 @@ fn measure(device: &MlxDevice, model: &Model, path: &Path, options: &Bench) -> O
     bar.finish_and_clear();
     Ok(Report {
         device: format!("{} {}", info.backend.name(), info.name),
-        model: path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned()),
+        model: name,
         threads: info.compute_units,
         read_bytes_per_s,
         results,

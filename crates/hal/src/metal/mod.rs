@@ -1,6 +1,6 @@
 //! Apple GPUs through Metal.
 //!
-//! * The backend is written against [`Api`], the calls of Metal that it makes. [`Apple`] is Metal itself
+//! * The backend is written against [`Api`], the calls of Metal that it makes. `Apple` is Metal itself
 //!   (Apple targets only); [`MetalRecorder`] writes the calls down and can run the kernels' texts on the
 //!   emulator, so that this very code is tested where there is no Metal.
 //! * A device has one queue. Recorded commands are kept as a list; a submission, or a replay of a graph,

@@ -174,49 +174,72 @@ FN void see_keys(THREAD Seen<C>* seen, const DEVICE float* queries, const DEVICE
 
 struct Span { uint first, last; };
 
+// Keys from which a part of its own pays. With fewer keys the last parts stay empty.
+enum { KEYS_OF_PART = 32 };
+
+// Parts of the keys that `position` sees
+FN uint parts_of(uint position, uint window, uint parts) {
+  const uint count = min(position + 1, window);
+  return min(parts, (count + KEYS_OF_PART - 1) / KEYS_OF_PART);
+}
+
 // The keys of part `part` of `parts` of those that `position` sees
-FN Span span_of(uint position, uint part, AttentionBlock p) {
+FN Span span_of(uint position, uint part, uint parts, AttentionBlock p) {
   const uint start = position + 1 > p.window ? position + 1 - p.window : 0, count = position + 1 - start;
-  const uint length = (count + p.parts - 1) / p.parts;
+  const uint length = (count + parts - 1) / parts;
   Span s;
   s.first = start + min(part * length, count);
   s.last = start + min((part + 1) * length, count);
   return s;
 }
 
-// Threadgroup memory: the maxima and totals of the simdgroups, and their sums one head after the other.
-struct Joined { THREADGROUP float* tops; THREADGROUP float* totals; THREADGROUP float* sums; };
+// Threadgroup memory: of each simdgroup and head the maximum, the total and the sums; of both the weight.
+struct Joined { THREADGROUP float* tops; THREADGROUP float* totals; THREADGROUP float* sums; THREADGROUP float* weights; };
 
-// Joins the simdgroups for one query head. The result goes to `output`, divided by the total, or, with a
-// place for them, the maximum and total go there and the sums stay as they are.
-template <int LANES, int C>
-FN void join_simdgroups(Seen<C> seen, Joined shared, DEVICE float* output, DEVICE float* partial, uint head_dim,
-                        uint tid, uint threads, uint lane, uint simd_id, uint num_simds) {
-  seen = join_sets<C>(seen, LANES);
-  const uint length = 4 * C * LANES;
-  if (lane == 0) {
-    shared.tops[simd_id] = seen.top;
-    shared.totals[simd_id] = seen.total;
-  }
-  if (lane < LANES) {
-    UNROLL
-    for (int c = 0; c < C; c++) store4(shared.sums + simd_id * length + 4 * (C * lane + c), seen.sums[c]);
+// Joins the simdgroups, for all heads at once. The results go to `output`, one head after the other, divided by their
+// totals; with several parts, to `partials`, with the maximum and total in front and the sums as they are.
+template <int LANES, int C, int G>
+FN void join_simdgroups(THREAD Seen<C>* seen, Joined shared, DEVICE float* output, DEVICE float* partials, uint heads,
+                        uint parts, uint head_dim, uint tid, uint threads, uint lane, uint simd_id, uint num_simds) {
+  enum { LENGTH = 4 * C * LANES };
+  UNROLL
+  for (int g = 0; g < G; g++) {
+    const Seen<C> joined = join_sets<C>(seen[g], LANES);
+    const uint at = g * num_simds + simd_id;
+    if (lane == 0) {
+      shared.tops[at] = joined.top;
+      shared.totals[at] = joined.total;
+    }
+    if (lane < LANES) {
+      UNROLL
+      for (int c = 0; c < C; c++) store4(shared.sums + at * LENGTH + 4 * (C * lane + c), joined.sums[c]);
+    }
   }
   BARRIER();
-  float top = GPU_LOWEST, total = 0.0f;
-  for (uint s = 0; s < num_simds; s++) top = max(top, shared.tops[s]);
-  for (uint s = 0; s < num_simds; s++) total += shared.totals[s] * exp(shared.tops[s] - top);
-  for (uint d = tid; d < head_dim; d += threads) {
+  if (tid < heads * num_simds) {
+    const uint g = tid / num_simds;
+    float top = GPU_LOWEST, total = 0.0f;
+    for (uint s = 0; s < num_simds; s++) top = max(top, shared.tops[g * num_simds + s]);
+    for (uint s = 0; s < num_simds; s++)
+      total += shared.totals[g * num_simds + s] * exp(shared.tops[g * num_simds + s] - top);
+    const float weight = exp(shared.tops[tid] - top);
+    shared.weights[tid] = parts > 1 ? weight : weight / total;
+    if (parts > 1 && tid % num_simds == 0) {
+      DEVICE float* partial = partials + u64(g) * parts * (head_dim + 2);
+      partial[0] = top;
+      partial[1] = total;
+    }
+  }
+  BARRIER();
+  for (uint i = tid; i < heads * LENGTH; i += threads) {
+    const uint g = i / LENGTH, d = i % LENGTH;
+    if (d >= head_dim) continue;
     float sum = 0.0f;
-    for (uint s = 0; s < num_simds; s++) sum += shared.sums[s * length + d] * exp(shared.tops[s] - top);
-    if (partial) partial[2 + d] = sum;
-    else output[d] = sum / total;
+    for (uint s = 0; s < num_simds; s++)
+      sum = fma(shared.sums[(g * num_simds + s) * LENGTH + d], shared.weights[g * num_simds + s], sum);
+    if (parts > 1) partials[u64(g) * parts * (head_dim + 2) + 2 + d] = sum;
+    else output[g * head_dim + d] = sum;
   }
-  if (partial && tid == 0) {
-    partial[0] = top;
-    partial[1] = total;
-  }
-  BARRIER();
 }
 
 template <int LANES, int C, int G>
@@ -233,25 +256,20 @@ FN void attend(const DEVICE float* queries, const DEVICE Stored* keys, const DEV
   for (int g = 0; g < G; g++) seen[g] = nothing_seen<C>();
   see_keys<LANES, C, G>(seen, queries + u64(token) * p.heads * p.head_dim, keys + cache, values + cache, p, first_head,
                         last_head, span.first + simd_id * side_by_side, span.last, num_simds * side_by_side, lane);
-  UNROLL
-  for (int g = 0; g < G; g++) {
-    if (in_group + g < group) {  // the same for all threads
-      const u64 head = u64(token) * p.heads + first_head + g;
-      DEVICE float* partial = output + (head * p.parts + tg_id.x) * (p.head_dim + 2);
-      DEVICE float* none = nullptr;
-      join_simdgroups<LANES, C>(seen[g], shared, output + head * p.head_dim, p.parts > 1 ? partial : none, p.head_dim,
-                                tid, threads, lane, simd_id, num_simds);
-    }
-  }
+  const u64 head = u64(token) * p.heads + first_head;
+  join_simdgroups<LANES, C, G>(seen, shared, output + head * p.head_dim,
+                               output + (head * p.parts + tg_id.x) * (p.head_dim + 2), min(uint(G), group - in_group),
+                               p.parts, p.head_dim, tid, threads, lane, simd_id, num_simds);
 }
 
-// 8 simdgroups x 256 or 4 x 512 elements
+// As many threads as leave room for the sums in 32 KB
 #define ATTENTION(suffix, threads, LANES, C, G)                                                        \
   KERNEL_EARLY(threads, 2, GPU_CAT(GPU_CAT(attention_, ELEMENT), suffix), IN(float, queries), IN(Stored, keys), \
                  IN(Stored, values), IN(uint, positions), OUT(float, output), PARAMS(AttentionBlock, p)) { \
-    SHARED(float, tops, MAX_SIMDS);                                                                    \
-    SHARED(float, totals, MAX_SIMDS);                                                                  \
-    SHARED(float, sums, threads / 32 * 4 * C * LANES);                                                 \
+    SHARED(float, tops, G * MAX_SIMDS);                                                                \
+    SHARED(float, totals, G * MAX_SIMDS);                                                              \
+    SHARED(float, weights, G * MAX_SIMDS);                                                             \
+    SHARED(float, sums, G * threads / 32 * 4 * C * LANES);                                             \
     GRID_DEPENDENTS();                                                                                 \
     GRID_WAIT();                                                                                       \
     const uint position = *fresh(positions + tg_id.z);                                             \
@@ -259,9 +277,12 @@ FN void attend(const DEVICE float* queries, const DEVICE Stored* keys, const DEV
     shared.tops = tops;                                                                                \
     shared.totals = totals;                                                                            \
     shared.sums = sums;                                                                                \
+    shared.weights = weights;                                                                          \
+    const uint parts = parts_of(position, p.window, p.parts);                                          \
     if (position < p.capacity) {                                                                       \
-      attend<LANES, C, G>(queries, keys, values, output, p, shared, span_of(position, tg_id.x, p), tg_id, tid, \
-                          tg_size.x, lane, simd_id, num_simds);                                        \
+      if (tg_id.x < parts)  /* for all threads */                                                      \
+        attend<LANES, C, G>(queries, keys, values, output, p, shared, span_of(position, tg_id.x, parts, p), tg_id, tid, \
+                            tg_size.x, lane, simd_id, num_simds);                                      \
     } else if (tid == 0) {                                                                             \
       FAULT(FAULT_POSITION, position, p.capacity, 0);                                                  \
     }                                                                                                  \
@@ -271,22 +292,24 @@ ATTENTION(_d64_g4, 256, 8, 2, 4)
 ATTENTION(_d128_g1, 256, 16, 2, 1)
 ATTENTION(_d128_g4, 256, 16, 2, 4)
 ATTENTION(_d256_g1, 256, 32, 2, 1)
-ATTENTION(_d256_g4, 256, 32, 2, 4)
+ATTENTION(_d256_g4, 128, 32, 2, 4)
 ATTENTION(_d512_g1, 128, 32, 4, 1)
 
-// Joins the parts of one head of one token (x): each has maximum, total, then head_dim sums.
-struct AttentionJoinBlock { uint parts, head_dim; };
+// Joins the parts of one head (x) of one token (y): each has maximum, total, then head_dim sums.
+struct AttentionJoinBlock { uint heads, parts, head_dim, window; };
 enum { MAX_PARTS = 64 };
 
-KERNEL_EARLY(512, 2, GPU_CAT(attention_join_, ELEMENT), IN(float, partials), OUT(float, output),
-             PARAMS(AttentionJoinBlock, p)) {
+KERNEL_EARLY(512, 2, GPU_CAT(attention_join_, ELEMENT), IN(float, partials), IN(uint, positions),
+             OUT(float, output), PARAMS(AttentionJoinBlock, p)) {
   SHARED(float, weights, MAX_PARTS);
   GRID_DEPENDENTS();
   GRID_WAIT();
   const uint stride = p.head_dim + 2;
-  const DEVICE float* parts = fresh(partials) + u64(tg_id.x) * p.parts * stride;
+  const u64 head = u64(tg_id.y) * p.heads + tg_id.x;
+  const DEVICE float* parts = fresh(partials) + head * p.parts * stride;
+  const uint count = parts_of(*fresh(positions + tg_id.y), p.window, p.parts);
   // Every simdgroup for itself: lanes take the parts lane and lane + 32.
-  const bool first = lane < p.parts, second = lane + 32 < p.parts;
+  const bool first = lane < count, second = lane + 32 < count;
   const float top_a = first ? parts[lane * stride] : GPU_LOWEST;
   const float top_b = second ? parts[(lane + 32) * stride] : GPU_LOWEST;
   const float total_a = first ? parts[lane * stride + 1] : 0.0f;
@@ -300,12 +323,12 @@ KERNEL_EARLY(512, 2, GPU_CAT(attention_join_, ELEMENT), IN(float, partials), OUT
   BARRIER();
   for (uint d = tid; d < p.head_dim; d += tg_size.x) {
     float sum = 0.0f;
-    for (uint i = 0; i < p.parts; i += 8) {
+    for (uint i = 0; i < count; i += 8) {
       UNROLL
       for (uint j = 0; j < 8; j++) {
-        if (i + j < p.parts) sum = fma(parts[(i + j) * stride + 2 + d], weights[i + j], sum);
+        if (i + j < count) sum = fma(parts[(i + j) * stride + 2 + d], weights[i + j], sum);
       }
     }
-    output[u64(tg_id.x) * p.head_dim + d] = sum;
+    output[head * p.head_dim + d] = sum;
   }
 }

@@ -37,8 +37,10 @@ struct GpuBlock {
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct JoinBlock {
+    heads: u32,
     parts: u32,
     head_dim: u32,
+    window: u32,
 }
 
 /// What is given.
@@ -73,7 +75,7 @@ fn plan(problem: GpuProblem) -> Option<GpuPlan> {
         (..=128, 1) => ("d128_g1", 1, 256),
         (..=128, _) => ("d128_g4", 4, 256),
         (..=256, 1) => ("d256_g1", 1, 256),
-        (..=256, _) => ("d256_g4", 4, 256),
+        (..=256, _) => ("d256_g4", 4, 128),
         (..=512, _) => ("d512_g1", 1, 128),
         _ => return None,
     };
@@ -140,13 +142,14 @@ pub(super) fn attention(
     encoder.dispatch(&attention, &[q, k, v, p, write(&partials)], &gpu_block, launch)?;
     let join = kernel(encoder, "attention_join", keys.dtype(), "")?;
     let launch = Launch {
-        groups: [check.u32("heads", tokens.saturating_mul(heads))?, 1, 1],
+        groups: [block.heads, check.u32("tokens", tokens)?, 1],
         threads_per_group: launch::threads_for(head_dim),
         items: 1,
         items_per_chunk: 1,
     };
-    let block = JoinBlock { parts: gpu_block.parts, head_dim: block.head_dim };
-    encoder.dispatch(&join, &[read(&partials), write(output)], &block, launch)
+    let block =
+        JoinBlock { heads: block.heads, parts: gpu_block.parts, head_dim: block.head_dim, window: block.window };
+    encoder.dispatch(&join, &[read(&partials), p, write(output)], &block, launch)
 }
 
 #[cfg(test)]
@@ -160,7 +163,7 @@ mod tests {
     #[test]
     fn one_token_fills_the_device() {
         assert_eq!(plan_of(1, 32, 8, 128, 8192), GpuPlan { variant: "d128_g4", threads: 256, slices: 1, parts: 32 });
-        assert_eq!(plan_of(1, 4, 1, 256, 512), GpuPlan { variant: "d256_g4", threads: 256, slices: 1, parts: 8 });
+        assert_eq!(plan_of(1, 4, 1, 256, 512), GpuPlan { variant: "d256_g4", threads: 128, slices: 1, parts: 8 });
         assert_eq!(plan_of(1, 32, 32, 64, 100).parts, 2);
     }
 

@@ -264,9 +264,12 @@ struct format_q6_k {
     Run r;
     take_bits(Bytes16<2>::at(b + 16 * piece), 4 * part, 0x0f0f0f0fu, r.q);
     const uint4 high = Bytes16<2>::at(b + 128 + 32 * (piece / 4) + 16 * (piece % 2));
-    const uint from = 4 * part + 2 * (piece % 4 / 2);
-    add_bits(high, from, 4, r.q);
-    add_bits(high, from + 1, 5, r.q);
+    // Bits `from` and `from` + 1 of each byte go to 4 and 5: the others that turn with them are left out.
+    const uint turn = (4 * part + 2 * (piece % 4 / 2) + 28) % 32;
+    r.q[0] |= funnel_right(high.x, high.x, turn) & 0x30303030u;
+    r.q[1] |= funnel_right(high.y, high.y, turn) & 0x30303030u;
+    r.q[2] |= funnel_right(high.z, high.z, turn) & 0x30303030u;
+    r.q[3] |= funnel_right(high.w, high.w, turn) & 0x30303030u;
     const int scale = int(load_u8(b + (192 + index_of(piece, part))) << 24) >> 24;
     r.d = half_at(b + 208) * float(scale);
     r.m = 32.0f * r.d;

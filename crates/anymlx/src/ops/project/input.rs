@@ -15,7 +15,7 @@ use crate::{
 pub enum LayerInput<'a> {
     /// The rows as they are.
     Rows(MatmulInput<'a>),
-    /// [`rms_norm`] of rows.
+    /// [`rms_norm()`] of rows.
     Normed {
         /// `f32` `[.., columns]`.
         rows: &'a MlxBuffer,

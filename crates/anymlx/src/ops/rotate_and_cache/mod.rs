@@ -35,7 +35,7 @@ pub struct RotateAndCache<'a> {
     pub norms: Option<HeadNorms<'a>>,
     /// `U32` `[tokens]`.
     pub positions: &'a MlxBuffer,
-    /// As in [`rope`].
+    /// As in [`rope()`].
     pub frequencies: &'a MlxBuffer,
     /// Of the rotation.
     pub rope: RopeParams,
@@ -47,7 +47,7 @@ pub struct RotateAndCache<'a> {
 
 /// Norms and rotates queries and keys, and writes keys and values into the cache.
 ///
-/// The fusion of [`rms_norm_in_place`], [`rope`] and [`kv_cache_write`], whose shapes and errors it has.
+/// The fusion of [`rms_norm_in_place`], [`rope()`] and [`kv_cache_write()`], whose shapes and errors it has.
 ///
 /// # Errors
 /// As those operations.
