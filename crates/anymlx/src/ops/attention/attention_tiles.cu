@@ -272,13 +272,11 @@ FN void attend(const float* queries, const f16* keys, const f16* values, const u
   }
 }
 
-#define ATTENTION_TILES(D, G)                                                                                 \
-  DYNAMIC_SHARED(attention_tiles_f16_d##D, Shared<D, G>::BYTES)                                               \
-  extern "C" __global__ void __launch_bounds__(128 * G, 1)                                                    \
-      attention_tiles_f16_d##D(const float* queries, const f16* keys, const f16* values, const uint* positions, \
-                               float* output, const AttentionTilesBlock p) {                                  \
-    attend<D, G>(queries, keys, values, positions, output, p);                                                \
-  }
-ATTENTION_TILES(64, 2)
-ATTENTION_TILES(128, 3)
-ATTENTION_TILES(256, 2)
+// One kernel of a text: HEAD_DIM and WARPGROUPS come with the text.
+#define NAME GPU_CAT(attention_tiles_f16_d, HEAD_DIM)
+DYNAMIC_SHARED(NAME, Shared<HEAD_DIM, WARPGROUPS>::BYTES)
+extern "C" __global__ void __launch_bounds__(128 * WARPGROUPS, 1)
+    NAME(const float* queries, const f16* keys, const f16* values, const uint* positions, float* output,
+         const AttentionTilesBlock p) {
+  attend<HEAD_DIM, WARPGROUPS>(queries, keys, values, positions, output, p);
+}

@@ -9,7 +9,34 @@ use crate::{
     read, write,
 };
 
-pub(in crate::ops) const GPU: &str = gpu_text!("../gpu/tensor_cores.h", "attention_tiles.cu");
+/// A kernel for heads of one size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::ops) struct Kernel {
+    pub(in crate::ops) variant: &'static str,
+    pub(in crate::ops) text: &'static str,
+    /// Warpgroups of a threadgroup.
+    warpgroups: u32,
+}
+
+macro_rules! kernel {
+    ($head_dim:literal, $warpgroups:literal) => {
+        Kernel {
+            variant: concat!("d", $head_dim),
+            text: concat!(
+                "#define HEAD_DIM ",
+                $head_dim,
+                "\n#define WARPGROUPS ",
+                $warpgroups,
+                "\n",
+                gpu_text!("../gpu/tensor_cores.h", "attention_tiles.cu")
+            ),
+            warpgroups: $warpgroups,
+        }
+    };
+}
+
+/// For heads of 64, 128 and 256.
+pub(in crate::ops) const KERNELS: [Kernel; 3] = [kernel!(64, 2), kernel!(128, 3), kernel!(256, 2)];
 pub(in crate::ops) const ELEMENT: TensorType = TensorType::Dense(DType::F16);
 /// The architecture whose instructions the text uses.
 pub(in crate::ops) const ARCHITECTURE: u32 = 90;
@@ -39,24 +66,18 @@ struct Problem {
     scale: f32,
 }
 
-/// What is chosen: a kernel and the warpgroups of its threadgroups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Plan {
-    variant: &'static str,
-    warpgroups: usize,
-}
-
 /// `None` for problems that are not for the tensor cores.
-fn plan(problem: Problem) -> Option<Plan> {
+fn plan(problem: Problem) -> Option<Kernel> {
     // The kernel takes the maximum of the scores before it scales them.
     let scale_fits = problem.scale >= 0.0;
     if problem.tokens < MIN_TOKENS || problem.cache != DType::F16 || !scale_fits {
         return None;
     }
+    let [d64, d128, d256] = KERNELS;
     match problem.head_dim {
-        64 => Some(Plan { variant: "d64", warpgroups: 2 }),
-        128 => Some(Plan { variant: "d128", warpgroups: 3 }),
-        256 => Some(Plan { variant: "d256", warpgroups: 2 }),
+        64 => Some(d64),
+        128 => Some(d128),
+        256 => Some(d256),
         _ => None,
     }
 }
@@ -74,9 +95,9 @@ pub(super) fn attention(
     let problem = Problem { tokens, head_dim, cache: keys.dtype(), scale: block.scale };
     let aligned = launch::vector_columns(head_dim, &[queries, keys, values, output]) > 0;
     let exact = encoder.device().native_texts().is_exactly_cuda(ARCHITECTURE);
-    let Some(plan) = plan(problem).filter(|_| exact && aligned) else { return Ok(false) };
-    let key = KernelKey { operation: "attention_tiles", element: ELEMENT, variant: plan.variant };
-    let kernel = launch::gpu_kernel(encoder, check, key, GPU)?;
+    let Some(choice) = plan(problem).filter(|_| exact && aligned) else { return Ok(false) };
+    let key = KernelKey { operation: "attention_tiles", element: ELEMENT, variant: choice.variant };
+    let kernel = launch::gpu_kernel(encoder, check, key, choice.text)?;
     let tiles_block = TilesBlock {
         tokens: check.u32("tokens", tokens)?,
         heads: block.heads,
@@ -86,11 +107,10 @@ pub(super) fn attention(
         scale: block.scale,
         softcap: block.softcap,
     };
-    let tiles = tokens.div_ceil(WARPGROUP_TOKENS * plan.warpgroups);
+    let tiles = tokens.div_ceil(WARPGROUP_TOKENS * choice.warpgroups as usize);
     let launch = Launch {
         groups: [block.heads, check.u32("tiles", tiles)?, 1],
-        // At most 3 warpgroups.
-        threads_per_group: 128 * plan.warpgroups as u32,
+        threads_per_group: 128 * choice.warpgroups,
         ..Launch::default()
     };
     let [q, k, v, p] = [queries, keys, values, positions].map(read);
@@ -102,21 +122,21 @@ pub(super) fn attention(
 mod tests {
     use super::*;
 
-    fn plan_of(tokens: usize, head_dim: usize) -> Option<Plan> {
-        plan(Problem { tokens, head_dim, cache: DType::F16, scale: 0.1 })
+    fn variant(tokens: usize, head_dim: usize) -> Option<&'static str> {
+        plan(Problem { tokens, head_dim, cache: DType::F16, scale: 0.1 }).map(|kernel| kernel.variant)
     }
 
     #[test]
     fn many_tokens_and_known_heads_are_taken() {
-        assert_eq!(plan_of(2048, 128), Some(Plan { variant: "d128", warpgroups: 3 }));
-        assert_eq!(plan_of(16, 64), Some(Plan { variant: "d64", warpgroups: 2 }));
-        assert_eq!(plan_of(512, 256).unwrap().variant, "d256");
+        assert_eq!(variant(2048, 128), Some("d128"));
+        assert_eq!(variant(16, 64), Some("d64"));
+        assert_eq!(variant(512, 256), Some("d256"));
     }
 
     #[test]
     fn others_are_left() {
-        assert_eq!(plan_of(15, 128), None);
-        assert_eq!(plan_of(512, 96), None);
+        assert_eq!(variant(15, 128), None);
+        assert_eq!(variant(512, 96), None);
         assert_eq!(plan(Problem { tokens: 512, head_dim: 64, cache: DType::F32, scale: 0.1 }), None);
         for scale in [-0.1, f32::NAN] {
             assert_eq!(plan(Problem { tokens: 512, head_dim: 64, cache: DType::F16, scale }), None);

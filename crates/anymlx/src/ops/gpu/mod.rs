@@ -122,10 +122,11 @@ pub fn texts() -> Vec<GpuText> {
         text_of("panel_matmul", variant, text, panel_matmul::ELEMENT, language)
     });
     let language = TextLanguage::CudaExactly(attention::tiles::ARCHITECTURE);
-    let tiles = text_of("attention_tiles", "", attention::tiles::GPU, attention::tiles::ELEMENT, language);
+    let tiles = attention::tiles::KERNELS
+        .map(|kernel| text_of("attention_tiles", kernel.variant, kernel.text, attention::tiles::ELEMENT, language));
     let portable = portable.into_iter().flat_map(|text| of_operation(TextLanguage::Portable, text));
     let metal = metal.into_iter().flat_map(|text| of_operation(TextLanguage::Metal, text));
-    portable.chain(metal).chain(products).chain([tiles]).collect()
+    portable.chain(metal).chain(products).chain(tiles).collect()
 }
 
 #[cfg(test)]

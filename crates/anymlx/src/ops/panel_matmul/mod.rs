@@ -26,7 +26,7 @@ use plan::{Plan, Problem};
 macro_rules! text {
     ($kind:literal, $rows:literal) => {
         concat!(
-            "#define KIND ",
+            "#define RESULT ",
             $kind,
             "\n#define ROWS ",
             $rows,

@@ -37,6 +37,17 @@ template <int N> struct Ring {
   };
 };
 
+// Which stage of the ring comes next, and the parity of its barriers' phase
+template <int N> struct Turn {
+  uint stage, parity;
+  __device__ __forceinline__ void next() {
+    if (++stage == Ring<N>::STAGES) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
 FN void barrier_init(uint barrier, uint count) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count));
 }
@@ -108,7 +119,7 @@ FN void produce(const uchar* x, const uchar* w, PanelMatmulBlock p, uint ring, u
   typedef Ring<N> R;
   const Tiles tiles = tiles_of<N>(p);
   const uint steps = (p.columns + STEP - 1) / STEP;
-  uint stage = 0, parity = 1;
+  Turn<N> turn = {0, 1};
   for (uint tile = blockIdx.x / CLUSTER; tile < tiles.count; tile += gridDim.x / CLUSTER) {
     const uint first_token = (tile % tiles.token_tiles * CLUSTER + rank) * TOKENS;
     const uint first_row = tile / tiles.token_tiles * N, first_half = first_row + rank * (N / CLUSTER);
@@ -118,17 +129,14 @@ FN void produce(const uchar* x, const uchar* w, PanelMatmulBlock p, uint ring, u
     const uchar* a = x + u64(first_token) * ROW_BYTES;
     const uchar* b = w + u64(first_half) * ROW_BYTES;
     for (uint step = 0; step < steps; step++) {
-      const uint to = ring + stage * R::STAGE_BYTES, arrived = full + 8 * stage;
-      barrier_wait(empty + 8 * stage, parity);
+      const uint to = ring + turn.stage * R::STAGE_BYTES, arrived = full + 8 * turn.stage;
+      barrier_wait(empty + 8 * turn.stage, turn.parity);
       barrier_expect(arrived, a_bytes + b_bytes);
       if (a_bytes > 0) copy_in(to, a, a_bytes, arrived);
       if (half_bytes > 0) copy_in_all(to + R::A_BYTES + rank * (N / CLUSTER) * ROW_BYTES, b, half_bytes, arrived);
       a += u64(p.x_stride) * ROW_BYTES;
       b += u64(p.w_stride) * ROW_BYTES;
-      if (++stage == R::STAGES) {
-        stage = 0;
-        parity ^= 1;
-      }
+      turn.next();
     }
   }
 }
@@ -184,6 +192,11 @@ FN void panel_two(Outputs to, PanelMatmulBlock p, uint token, uint column, float
   *(uint*)(row + 16 * chunk + column % 8 * 2) = both;
 }
 
+template <int BY, int N> FN void move_down(Sums<N>& sums) {
+  UNROLL
+  for (int i = 0; i + BY < N / 2; i++) sums.at[i] = sums.at[i + BY];
+}
+
 // As `finish_rows`, for a tile that lies within one output.
 template <int N, int KIND>
 FN void finish_inside(const Sums<N>& sums, Place place, PanelMatmulBlock p, uint token, uint lane) {
@@ -216,40 +229,72 @@ FN void finish_inside(const Sums<N>& sums, Place place, PanelMatmulBlock p, uint
 
 // A thread has, of every eight rows of w, two neighbours for its token and for the eighth after it.
 template <int N, int KIND>
-FN void finish_rows(const Sums<N>& sums, Outputs to, PanelMatmulBlock p, uint token, uint first_row, uint lane) {
+FN void finish_rows(Sums<N>& sums, Outputs to, PanelMatmulBlock p, uint token, uint first_row, uint lane) {
   const Place all = place_of(to, p, first_row);
   if (p.vectors && token / 16 * 16 + 16 <= p.tokens && all.column + N <= all.rows)
     return finish_inside<N, KIND>(sums, all, p, token, lane);
+  // Tiles at an edge: a loop that is not unrolled, for which the sums move down.
+  _Pragma("unroll 1")
+  for (uint column = first_row; column < min(first_row + N, p.w_stride); column += 8) {
+    Place place = place_of(to, p, column);
+    place.column += lane % 4 * 2;
+    store_two<KIND>(place, p, token, sums.at[0], sums.at[1]);
+    store_two<KIND>(place, p, token + 8, sums.at[2], sums.at[3]);
+    move_down<4>(sums);
+  }
+}
+
+// activation.h's `activate` of the first two kinds, with approximations that are good to some 2^-20: inputs have been rounded to bf16.
+template <int ACTIVATION> FN float activate_fast(float x) {
+  const float z = ACTIVATION == ACTIVATION_SILU ? x : 1.5957691f * x * fma(0.044715f, x * x, 1.0f);
+  return x * __fdividef(1.0f, 1.0f + __expf(-z));
+}
+
+// The activation of the first matrix times the second, in the place of the first
+template <int N, int ACTIVATION> FN void gate(Sums<N>& sums) {
   UNROLL
-  for (int j = 0; j < N / 8; j++) {
-    const uint column = first_row + 8 * j;
-    if (column < p.w_stride) {
-      Place place = place_of(to, p, column);
-      place.column += lane % 4 * 2;
-      store_two<KIND>(place, p, token, sums.at[4 * j], sums.at[4 * j + 1]);
-      store_two<KIND>(place, p, token + 8, sums.at[4 * j + 2], sums.at[4 * j + 3]);
-    }
+  for (int j = 0; j < N / 2; j += 8) {
+    UNROLL
+    for (int i = j; i < j + 4; i++) sums.at[i] = activate_fast<ACTIVATION>(sums.at[i]) * sums.at[i + 4];
+  }
+}
+
+// As `gate`, for the activation that is long and rare: a loop that is not unrolled, for which the sums go round.
+template <int N> FN void gate_gelu_erf(Sums<N>& sums) {
+  _Pragma("unroll 1")
+  for (int j = 0; j < N / 16; j++) {
+    Sums<8> first;
+    UNROLL
+    for (int i = 0; i < 4; i++) first.at[i] = gelu_erf(sums.at[i]) * sums.at[i + 4];
+    move_down<8>(sums);
+    UNROLL
+    for (int i = 0; i < 4; i++) sums.at[N / 2 - 8 + i] = first.at[i];
   }
 }
 
 template <int N, int KIND>
-FN void finish_gated(const Sums<N>& sums, Outputs to, PanelMatmulBlock p, uint token, uint first_row, uint lane) {
-  UNROLL
-  for (int j = 0; j < N / 16; j++) {
-    if (first_row + 16 * j < p.w_stride) {
-      float v[4];
-      UNROLL
-      for (int i = 0; i < 4; i++) v[i] = activate(p.activation, sums.at[8 * j + i]) * sums.at[8 * j + 4 + i];
-      Place place;
-      place.output = to.y0, place.bias = nullptr, place.rows = p.rows0;
-      place.column = first_row / 2 + 8 * j + lane % 4 * 2;
-      if (KIND == PANELS) {
-        panel_two(to, p, token, place.column, v[0], v[1]);
-        panel_two(to, p, token + 8, place.column, v[2], v[3]);
-      } else {
-        store_two<STORE>(place, p, token, v[0], v[1]);
-        store_two<STORE>(place, p, token + 8, v[2], v[3]);
+FN void finish_gated(Sums<N>& sums, Outputs to, PanelMatmulBlock p, uint token, uint first_row, uint lane) {
+  if (p.activation == ACTIVATION_SILU) gate<N, ACTIVATION_SILU>(sums);
+  else if (p.activation == ACTIVATION_GELU_TANH) gate<N, ACTIVATION_GELU_TANH>(sums);
+  else gate_gelu_erf(sums);
+  const uint first_column = first_row / 2 + lane % 4 * 2;
+  if constexpr (KIND == PANELS) {
+    UNROLL
+    for (int j = 0; j < N / 16; j++) {
+      if (first_row + 16 * j < p.w_stride) {
+        panel_two(to, p, token, first_column + 8 * j, sums.at[8 * j], sums.at[8 * j + 1]);
+        panel_two(to, p, token + 8, first_column + 8 * j, sums.at[8 * j + 2], sums.at[8 * j + 3]);
       }
+    }
+  } else {
+    Place place;
+    place.output = to.y0, place.bias = nullptr, place.rows = p.rows0;
+      _Pragma("unroll 1")
+    for (uint row = first_row; row < min(first_row + N, p.w_stride); row += 16) {
+      place.column = row / 2 + lane % 4 * 2;
+      store_two<STORE>(place, p, token, sums.at[0], sums.at[1]);
+      store_two<STORE>(place, p, token + 8, sums.at[2], sums.at[3]);
+      move_down<8>(sums);
     }
   }
 }
@@ -260,15 +305,23 @@ FN void consume(Outputs to, PanelMatmulBlock p, uint ring, uint full, uint empty
   const uint warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
   const Tiles tiles = tiles_of<N>(p);
   const uint steps = (p.columns + STEP - 1) / STEP;
-  uint stage = 0, parity = 0;
+  Turn<N> turn = {0, 0};
   for (uint tile = blockIdx.x / CLUSTER; tile < tiles.count; tile += gridDim.x / CLUSTER) {
     const uint first_token = (tile % tiles.token_tiles * CLUSTER + rank) * TOKENS;
     const uint first_row = tile / tiles.token_tiles * N;
+    if (first_token + 64 * consumer >= p.tokens) {  // nothing to multiply; the copies go on for the others
+      for (uint step = 0; step < steps; step++) {
+        barrier_wait(full + 8 * turn.stage, turn.parity);
+        if (lane < CLUSTER) barrier_arrive_at(empty + 8 * turn.stage, lane);
+        turn.next();
+      }
+      continue;
+    }
     Sums<N> sums;
     uint read = 0;
     for (uint step = 0; step < steps; step++) {
-      barrier_wait(full + 8 * stage, parity);
-      const uint a = ring + stage * R::STAGE_BYTES + consumer * (64 * ROW_BYTES), b = ring + stage * R::STAGE_BYTES + R::A_BYTES;
+      barrier_wait(full + 8 * turn.stage, turn.parity);
+      const uint a = ring + turn.stage * R::STAGE_BYTES + consumer * (64 * ROW_BYTES), b = ring + turn.stage * R::STAGE_BYTES + R::A_BYTES;
       multiplications_begin();
       UNROLL
       for (uint k = 0; k < STEP / 16; k++)
@@ -276,11 +329,8 @@ FN void consume(Outputs to, PanelMatmulBlock p, uint ring, uint full, uint empty
       multiplications_commit();
       multiplications_wait<1>();
       if (step > 0 && lane < CLUSTER) barrier_arrive_at(empty + 8 * read, lane);
-      read = stage;
-      if (++stage == R::STAGES) {
-        stage = 0;
-        parity ^= 1;
-      }
+      read = turn.stage;
+      turn.next();
     }
     multiplications_wait<0>();
     if (lane < CLUSTER) barrier_arrive_at(empty + 8 * read, lane);
@@ -314,8 +364,8 @@ template <int N, int KIND> FN void panel_matmul(const uchar* x, const uchar* w, 
   cluster_sync();
 }
 
-// One kernel of a text: KIND (store1, store3, add, gate or panels) and ROWS of w in a tile come with the text.
-#define NAME GPU_CAT(GPU_CAT(GPU_CAT(panel_matmul_bf16_, KIND), _n), ROWS)
+// One kernel of a text: RESULT (store1, store3, add, gate or panels) and ROWS of w in a tile come with the text.
+#define NAME GPU_CAT(GPU_CAT(GPU_CAT(panel_matmul_bf16_, RESULT), _n), ROWS)
 #define TO_STORE_store1 1
 #define TO_STORE_store3 3
 #define TO_ADD_add 1
@@ -323,16 +373,16 @@ template <int N, int KIND> FN void panel_matmul(const uchar* x, const uchar* w, 
 DYNAMIC_SHARED(NAME, Ring<ROWS>::BYTES)
 extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS, 1) NAME(
     const uchar* x, const uchar* w,
-#if GPU_CAT(TO_STORE_, KIND) == 3
+#if GPU_CAT(TO_STORE_, RESULT) == 3
     const float* bias0, const float* bias1, const float* bias2, float* y0, float* y1, float* y2, const PanelMatmulBlock p) {
   panel_matmul<ROWS, STORE>(x, w, Outputs{y0, y1, y2, bias0, bias1, bias2}, p);
-#elif GPU_CAT(TO_STORE_, KIND)
+#elif GPU_CAT(TO_STORE_, RESULT)
     const float* bias, float* y, const PanelMatmulBlock p) {
   panel_matmul<ROWS, STORE>(x, w, Outputs{y, nullptr, nullptr, bias, nullptr, nullptr}, p);
-#elif GPU_CAT(TO_ADD_, KIND)
+#elif GPU_CAT(TO_ADD_, RESULT)
     const float* bias, float* y, const PanelMatmulBlock p) {
   panel_matmul<ROWS, ADD>(x, w, Outputs{y, nullptr, nullptr, bias, nullptr, nullptr}, p);
-#elif GPU_CAT(TO_GATE_, KIND)
+#elif GPU_CAT(TO_GATE_, RESULT)
     float* y, const PanelMatmulBlock p) {
   panel_matmul<ROWS, GATE>(x, w, Outputs{y, nullptr, nullptr, nullptr, nullptr, nullptr}, p);
 #else

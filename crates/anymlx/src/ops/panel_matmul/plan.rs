@@ -4,11 +4,11 @@ use crate::ops::panels::PanelShape;
 
 /// Tokens of one cluster of two threadgroups.
 const CLUSTER_TOKENS: usize = 256;
-/// From so many tokens on it pays to unpack the weights once into panels: below, a kernel that reads each weight
-/// as it is stored has less to move.
-const MIN_TOKENS: usize = 32;
-/// The most bytes of unpacked weights.
-const MAX_WEIGHT_BYTES: usize = 512 << 20;
+/// From so many tokens on it pays to unpack the weights once into panels: a kernel that reads each weight as it is
+/// stored has less to move for fewer.
+const MIN_TOKENS: usize = 9;
+/// The most bytes of unpacked weights: enough for the output head of most models.
+const MAX_WEIGHT_BYTES: usize = 1280 << 20;
 
 /// What is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn few_tokens_and_huge_weights_go_elsewhere() {
         assert_eq!(plan_of(MIN_TOKENS - 1, 4096, 4096), None);
-        assert_eq!(plan_of(2048, 128_256, 4096), None);
+        assert_eq!(plan_of(2048, 262_144, 8192), None);
         assert_eq!(plan_of(2048, usize::MAX / 16, usize::MAX / 64), None);
         assert_eq!(plan_of(usize::MAX / 2, 4096, 4096).unwrap().groups, 132);
     }

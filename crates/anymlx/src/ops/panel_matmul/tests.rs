@@ -23,12 +23,13 @@ fn tensor_cores() -> Option<MlxDevice> {
 }
 
 /// Rounding the factors of a product to bf16 is an error of at most 2^-8 of each; of their sum, relative to its own
-/// deviation, about a third of that, and less than all of it after a chain of three products. Six of those; a gated
-/// product is in error in proportion to itself, too.
+/// deviation, about a third of that, and less than all of it after a chain of three products. Twelve of those: a gated
+/// product multiplies the error of one factor by the other, which may be some deviations large. It is in error in
+/// proportion to itself, too.
 fn assert_near(name: &str, actual: &MlxBuffer, expected: &MlxBuffer) {
     let expected: Vec<f64> = expected.to_vec::<f32>().unwrap().into_iter().map(f64::from).collect();
     let rms = (expected.iter().map(|x| x * x).sum::<f64>() / expected.len() as f64).sqrt();
-    let tolerance = Tolerance::explicit(Limits { abs: 6.0 * rms / 256.0, rel: 4.0 / 256.0 });
+    let tolerance = Tolerance::explicit(Limits { abs: 12.0 * rms / 256.0, rel: 4.0 / 256.0 });
     assert_close(name, &actual.to_vec::<f32>().unwrap(), &expected, &tolerance);
 }
 
@@ -76,7 +77,7 @@ fn maker() -> Option<Maker> {
 }
 
 const NORM: RmsNormParams = RmsNormParams { epsilon: 1e-5, weight_offset: 1.0 };
-const TOKENS: [usize; 4] = [32, 77, 256, 300];
+const TOKENS: [usize; 4] = [9, 77, 256, 300];
 /// Rows and columns.
 const SHAPES: [(usize, usize); 4] = [(1, 256), (33, 512), (520, 256), (301, 768)];
 
