@@ -4,10 +4,12 @@
     python make_seeds.py
 
 Every file is put together by hand, so that it may break any rule. The broken classes are a superset of those in llama.cpp's
-tests/test-gguf.cpp. `crates/formats/tests/hostile` checks that each seed is judged as its name says.
+tests/test-gguf.cpp. `crates/formats/tests/hostile` and
+`crates/lm/tests/hostile` check that each seed is judged as its name says.
 """
 
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -290,8 +292,163 @@ def config_seeds():
     yield "broken-nothing", b""
 
 
+RECORDS = (HERE / "../crates/lm/tests/hostile/records.rs").read_text()
+
+
+def keys(name):
+    """The keys of a table in records.rs, whose places records name."""
+    table = re.search(name + r": \[&str; \d+\] = \[(.*?)\];", RECORDS, re.S)[1]
+    return re.findall(r'"([^"]+)"', table)
+
+
+def short(value):
+    data = value if isinstance(value, bytes) else value.encode()
+    return bytes([len(data)]) + data
+
+
+def record(key, value):
+    """A record of records.rs. A tuple gives the type's number with the value's bytes."""
+    if isinstance(value, tuple):
+        kind, data = value
+    elif isinstance(value, bool):
+        kind, data = 3, bytes([value])
+    elif isinstance(value, int):
+        kind, data = (0, struct.pack("<I", value)) if 0 <= value < 2**32 else (8, struct.pack("<Q", value % 2**64))
+    elif isinstance(value, float):
+        kind, data = 2, struct.pack("<f", value)
+    elif isinstance(value, str):
+        kind, data = 4, short(value)
+    else:
+        kind = 5 if isinstance(value[0], (str, bytes)) else 6 if isinstance(value[0], float) else 9 if isinstance(value[0], bool) else 7
+        pack = {5: short, 6: lambda x: struct.pack("<f", x), 7: lambda x: struct.pack("<b", x), 9: lambda x: bytes([x])}[kind]
+        data = bytes([len(value)]) + b"".join(map(pack, value))
+    return bytes([key, kind]) + data
+
+
+def symbols(*texts):
+    """The 256 byte symbols and more."""
+    return 11, bytes([len(texts)]) + b"".join(map(short, texts))
+
+
+def records(table, pairs):
+    return b"".join(record(table.index(key), value) for key, value in pairs.items())
+
+
+def tokenizer_seeds():
+    table = keys("TOKENIZER_KEYS")
+
+    def seed(**pairs):
+        names = {"add_bos": "add_bos_token", "prefix": "add_space_prefix"}
+        return b"\1" + records(table, {f"tokenizer.ggml.{names.get(key, key)}": value for key, value in pairs.items()})
+
+    pieces = ["<unk>", "<s>", "</s>", "<0x41>", "<0xC3>", "▁", "H", "e", "l", "o", "ll", "▁H", "▁He"]
+    kinds = [2, 3, 3, 6, 6] + [1] * 8
+    scores = [0.0] * 5 + [-1.0, -2.0, -3.0, -4.0, -5.0, -0.5, -0.25, -0.125]
+    pieces_model = dict(model="llama", tokens=pieces, scores=scores, token_type=kinds)
+    bytes_model = dict(model="gpt2", pre="gpt-2", tokens=symbols("He", "ll", "<|end|>"), merges=["H e", "l l"])
+    yield "valid-pieces", seed(**pieces_model)
+    yield "valid-pieces-ids", seed(**pieces_model, bos_token_id=1, eos_token_id=2, unknown_token_id=0, add_bos=False, prefix=False)
+    yield "valid-bytes", seed(**bytes_model)
+    yield "valid-bytes-end", seed(**bytes_model, eos_token_id=258, token_type=[1] * 3)
+    yield "valid-ids-only", seed(model="no_vocab") + record(table.index("llama.vocab_size"), 32) + record(table.index("general.architecture"), "llama")
+    pairs = [
+        pair("tokenizer.ggml.model", STRING, text("llama")),
+        pair("tokenizer.ggml.tokens", ARRAY, array(STRING, [text(piece) for piece in pieces])),
+        pair("tokenizer.ggml.scores", ARRAY, array(F32, [struct.pack("<f", score) for score in scores])),
+        pair("tokenizer.ggml.token_type", ARRAY, array(I32, [struct.pack("<i", kind) for kind in kinds])),
+    ]
+    yield "valid-file", b"\0" + gguf(pairs)
+    yield "broken-nothing", b""
+    yield "broken-empty", seed()
+    yield "broken-model", seed(**{**pieces_model, "model": "wordpiece9"})
+    yield "broken-model-type", seed(**{**pieces_model, "model": 3})
+    yield "broken-no-tokens", seed(model="llama", scores=scores)
+    yield "broken-tokens-type", seed(**{**pieces_model, "tokens": 5})
+    yield "broken-scores", seed(**{**pieces_model, "scores": [0.0]})
+    yield "broken-kinds", seed(**{**pieces_model, "token_type": [1, 2]})
+    yield "broken-bos", seed(**pieces_model, bos_token_id=999)
+    yield "broken-eos-huge", seed(**pieces_model, eos_token_id=2**63)
+    yield "broken-merge-range", seed(**{**bytes_model, "merges": ["H e", "q zzz"]})
+    yield "broken-merge-form", seed(**{**bytes_model, "merges": ["He"]})
+    yield "broken-merge-spaces", seed(**{**bytes_model, "merges": ["H  e"]})
+    yield "broken-no-merges", seed(model="gpt2", pre="gpt-2", tokens=symbols())
+    yield "broken-no-symbols", seed(model="gpt2", pre="gpt-2", tokens=["ab", "cd"], merges=["a b"])
+    yield "broken-pre", seed(**{**bytes_model, "pre": "unheard-of"})
+    yield "broken-file", b"\0" + gguf(pairs)[:-3]
+
+
+def template_seeds():
+    yield "valid-plain", b"{% for message in messages %}<|{{ message.role }}|>{{ message.content | trim }}\n{% endfor %}"
+    yield "valid-gemma", (
+        b"{{ bos_token }}{%- if messages[0]['role'] == 'system' -%}{%- set rest = messages[1:] -%}{%- else -%}"
+        b"{%- set rest = messages -%}{%- endif -%}{%- for m in rest -%}{{ '<start_of_turn>' ~ m['role'] }}"
+        b"{%- endfor -%}{%- if add_generation_prompt -%}{{ 'x' }}{%- endif -%}"
+    )
+    yield "valid-macro", b"{% macro f(x) %}{{ x.upper() }}{% endmacro %}{% set ns = namespace(a=1) %}{{ f(eos_token) }}{{ ns.a }}"
+    yield "valid-json", b"{{ messages | tojson(indent=2) }}{{ [1, true, {'a': none}] | tojson }}"
+    yield "valid-loop", b"{% for n in range(9) %}{% if n is odd %}{% continue %}{% endif %}{{ loop.index0 * n }}{% endfor %}"
+    yield "valid-methods", b"{{ messages[0].content.split(' ')[0].replace('a', 'b').strip('x') }}{{ 'ab'.startswith('a') }}"
+    yield "broken-refusal", b"{{ raise_exception('roles') }}"
+    yield "broken-syntax", b"{% if %}"
+    yield "broken-open", b"{{ 1 *"
+    yield "broken-deep", b"{{ " + b"(" * 2000 + b" }}"
+    yield "broken-recursion", b"{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}"
+    yield "broken-loops", b"{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    yield "broken-doubling", b"{% set ns = namespace(x='ab') %}{% for n in range(64) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}"
+    yield "broken-repeat", b"{{ 'x' * 100000000000 }}"
+    yield "broken-list", b"{{ ([1] * 100000000) | tojson }}"
+    yield "broken-replace", b"{{ messages[0].content.replace('', 'x' * 100000).replace('x', 'y' * 100000) }}"
+    yield "broken-join", b"{{ ('a' * 100000).split('') | join('b' * 100000) }}"
+    yield "broken-indent", b"{{ messages | tojson(indent=1000000000) }}"
+    yield "broken-format", b"{{ '%1000000000d' | format(1) }}"
+    yield "broken-slice", b"{{ [1] | slice(1000000000) | list }}"
+    yield "broken-power", b"{{ 10 ** 400000000 }}"
+    yield "broken-include", b"{% include '/etc/passwd' %}"
+
+
+def model_seeds():
+    table = keys("MODEL_KEYS")
+    sizes = {
+        "general.architecture": "gemma3", "*.block_count": 6, "*.context_length": 64, "*.embedding_length": 32,
+        "*.feed_forward_length": 64, "*.attention.head_count": 4, "*.attention.head_count_kv": 2,
+        "*.attention.key_length": 16, "*.attention.value_length": 16, "*.attention.layer_norm_rms_epsilon": 1e-6,
+    }
+
+    def seed(changes=None, factors=0, columns=31):
+        pairs = {key: value for key, value in {**sizes, **(changes or {})}.items() if value is not None}
+        return bytes([99, columns, factors]) + records(table, pairs)
+
+    yield "valid-gemma3", seed({"*.attention.sliding_window": 8, "*.attention.sliding_window_pattern": 6})
+    yield "valid-gemma3-flags", seed({"*.attention.sliding_window": 8, "*.attention.sliding_window_pattern": [True] * 5 + [False]})
+    yield "valid-llama", seed({"general.architecture": "llama", "*.rope.dimension_count": 16})
+    yield "valid-llama-factors", seed({"general.architecture": "llama", "*.rope.dimension_count": 16}, 1, 7)
+    yield "valid-qwen2", seed({"general.architecture": "qwen2"})
+    yield "valid-yarn", seed({
+        "general.architecture": "qwen2", "*.rope.scaling.type": "yarn", "*.rope.scaling.factor": 4.0,
+        "*.rope.scaling.original_context_length": 16,
+    })
+    for name, changes in {
+        "architecture": {"general.architecture": "mamba9"}, "architecture-type": {"general.architecture": 3},
+        "no-architecture": {"general.architecture": None}, "no-blocks": {"*.block_count": None},
+        "blocks-0": {"*.block_count": 0}, "blocks-many": {"*.block_count": 2**32 - 1}, "blocks-huge": {"*.block_count": 2**63},
+        "heads-0": {"*.attention.head_count": 0}, "heads-3": {"*.attention.head_count_kv": 3},
+        "kv-0": {"*.attention.head_count_kv": 0}, "key-huge": {"*.attention.key_length": 2**64 - 1},
+        "value-other": {"*.attention.value_length": 8}, "rotary-odd": {"*.rope.dimension_count": 7},
+        "rotary-wide": {"*.rope.dimension_count": 64}, "epsilon-nan": {"*.attention.layer_norm_rms_epsilon": float("nan")},
+        "epsilon-text": {"*.attention.layer_norm_rms_epsilon": "small"},
+        "pattern-0": {"*.attention.sliding_window": 8, "*.attention.sliding_window_pattern": 0},
+        "flags": {"*.attention.sliding_window": 8, "*.attention.sliding_window_pattern": [True]},
+        "context-0": {"*.context_length": 0}, "base": {"*.rope.freq_base": -1.0},
+        "scaling": {"*.rope.scaling.type": "magic", "*.rope.scaling.factor": 2.0},
+        "factor": {"*.rope.scaling.factor": float("inf")},
+    }.items():
+        yield f"broken-{name}", seed(changes)
+    yield "broken-factors", seed({}, 1, 3)
+    yield "broken-nothing", b""
+
+
 TARGETS = {
-    "gguf": gguf_seeds, "gguf_split": split_seeds, "safetensors": safetensors_seeds, "safetensors_shards": shard_seeds,
+    "tokenizer_gguf": tokenizer_seeds, "chat_template": template_seeds, "model_config": model_seeds, "gguf": gguf_seeds, "gguf_split": split_seeds, "safetensors": safetensors_seeds, "safetensors_shards": shard_seeds,
     "safetensors_index": index_seeds, "mlx_config": config_seeds,
 }
 

@@ -3,6 +3,7 @@
 
 mod bench_peer;
 mod first_mac;
+mod fuzz;
 mod process;
 mod report;
 mod runner;
@@ -39,6 +40,8 @@ enum Task {
     CheckCuda(Selection),
     /// Measures beside llama.cpp, in turn; builds it if need be
     BenchPeer(bench_peer::Options),
+    /// Readers of files under libFuzzer
+    Fuzz(fuzz::Options),
 }
 
 #[derive(Debug, clap::Args)]
@@ -58,13 +61,11 @@ fn main() -> ExitCode {
         Task::BenchPeer(options) => return ended(bench_peer::run(&workspace, &options)),
         Task::FirstMac(options) => return ended(first_mac::run(&workspace, &options)),
         Task::CheckCuda(selection) => (steps::check_cuda(), selection),
+        Task::Fuzz(options) => return ended(fuzz::run(&workspace, &options)),
     };
     match runner::select(steps, &selection.only) {
         Ok(steps) => runner::run(&workspace, &steps),
-        Err(message) => {
-            eprintln!("error: {message}");
-            ExitCode::FAILURE
-        }
+        Err(message) => ended(Err(message)),
     }
 }
 

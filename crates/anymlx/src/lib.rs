@@ -28,6 +28,7 @@ mod weight;
 
 pub use anymlx_formats::{
     DType, FormatError,
+    mlx::{MlxType, Mode as MlxMode, Quantization as MlxQuantization},
     quant::{QuantType, TensorType},
 };
 #[cfg(any(target_vendor = "apple", anymlx_check_metal))]
@@ -51,4 +52,4 @@ pub use mapped::MappedFile;
 pub use pool::MlxBufferPool;
 pub use raw::RawBuffer;
 pub use registry::{KernelKey, KernelRegistry};
-pub use weight::Weight;
+pub use weight::{MlxMatrix, Weight};

@@ -24,7 +24,7 @@ pub struct KernelKey {
 impl KernelKey {
     /// Entry point: `operation_element` or `operation_element_variant`, in lower case.
     pub fn name(&self) -> String {
-        let element = self.element.name().to_ascii_lowercase();
+        let element = self.element_name();
         match self.variant {
             "" => format!("{}_{element}", self.operation),
             variant => format!("{}_{element}_{variant}", self.operation),
@@ -33,13 +33,34 @@ impl KernelKey {
 }
 
 impl KernelKey {
+    /// The element in an identifier: `q4_k`, `mlx_affine_4_64_bf16`.
+    fn element_name(&self) -> String {
+        match self.element {
+            TensorType::Mlx(layout) => {
+                let packing = layout.quantization();
+                let (mode, bits, group) = (packing.mode(), packing.bits(), packing.group_size());
+                format!("mlx_{mode}_{bits}_{group}_{}", layout.scales())
+            }
+            other => other.name().to_ascii_lowercase(),
+        }
+    }
+
     /// Tells a text for GPUs which element it is compiled for.
     pub(crate) fn element_text(&self) -> String {
-        let quantized = match self.element {
-            TensorType::Quantized(_) => "#define ELEMENT_IS_QUANTIZED 1\n",
-            TensorType::Dense(_) => "",
+        let details = match self.element {
+            TensorType::Quantized(_) => "#define ELEMENT_IS_QUANTIZED 1\n".to_owned(),
+            TensorType::Dense(_) => String::new(),
+            TensorType::Mlx(layout) => {
+                let packing = layout.quantization();
+                let (bits, group, scales) = (packing.bits(), packing.group_size(), layout.scales());
+                let mode = packing.mode().name().to_ascii_uppercase();
+                format!(
+                    "#define MLX_{mode} 1\n#define MLX_BITS {bits}\n#define MLX_GROUP {group}\n#define MLX_SCALES {scales}\n"
+                )
+            }
         };
-        format!("#define ELEMENT {}\n{quantized}", self.element.name().to_ascii_lowercase())
+        let tables = crate::ops::gpu::tables::text(self.element);
+        format!("#define ELEMENT {}\n{details}{tables}", self.element_name())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anymlx_lm::{SyntheticShape, SyntheticWeights};
+use anymlx_lm::{CacheType, SyntheticShape, SyntheticWeights};
 use clap::{Args, Parser, Subcommand};
 
 /// Run, measure and inspect language models.
@@ -53,6 +53,12 @@ pub enum Command {
     Pull(Pull),
     /// Measure tokens per second
     Bench(Bench),
+    /// Write a model file with weights of another type
+    Quantize(Quantize),
+    /// Write a GGUF model as a folder of safetensors, without loss
+    Convert(Convert),
+    /// Measure how much the columns of a model's matrices matter, for `quantize`
+    Imatrix(Imatrix),
 }
 
 /// Continue a text.
@@ -100,6 +106,17 @@ pub struct Generate {
     /// Tokens of the prompt that are worked on together [default: what suits the device]
     #[arg(long, value_name = "N")]
     pub chunk: Option<usize>,
+
+    #[command(flatten)]
+    pub cache: Cache,
+}
+
+/// How keys and values are kept.
+#[derive(Debug, Args)]
+pub struct Cache {
+    /// Element type of the key-value cache: f16, f32, q8_0 or q4_0
+    #[arg(long, default_value_t = CacheType::F16, value_name = "TYPE")]
+    pub cache_type: CacheType,
 }
 
 /// Measure how well a model predicts a text.
@@ -115,6 +132,9 @@ pub struct Perplexity {
     /// Tokens that are worked on together [default: what suits the device]
     #[arg(long, value_name = "N")]
     pub chunk: Option<usize>,
+
+    #[command(flatten)]
+    pub cache: Cache,
 }
 
 /// Show the tokens of a text.
@@ -184,4 +204,66 @@ pub struct Bench {
     /// Types of the weights of --shape: q4_k_m, or one for all such as q8_0
     #[arg(long, value_name = "TYPE", default_value = "q4_k_m", requires = "shape")]
     pub quant: SyntheticWeights,
+
+    #[command(flatten)]
+    pub cache: Cache,
+}
+
+/// Write a GGUF model as a folder of safetensors, without loss.
+#[derive(Debug, Args)]
+pub struct Convert {
+    /// Name from the catalogue, path of a GGUF file with unquantised tensors, or hf:ORG/REPO/FILE
+    #[arg(value_name = "IN")]
+    pub input: String,
+
+    /// The new folder
+    #[arg(value_name = "OUT")]
+    pub output: PathBuf,
+}
+
+/// Measure how much the columns of a model's matrices matter.
+#[derive(Debug, Args)]
+pub struct Imatrix {
+    /// The text to read
+    pub file: PathBuf,
+
+    /// The new file
+    #[arg(short, long, default_value = "imatrix.gguf", value_name = "OUT")]
+    pub output: PathBuf,
+
+    /// Tokens of a chunk
+    #[arg(short, long, default_value_t = 512, value_name = "N")]
+    pub context: usize,
+
+    /// Tokens that are worked on together
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    pub chunk: usize,
+}
+
+/// Write a model file with weights of another type.
+#[derive(Debug, Args)]
+pub struct Quantize {
+    /// Name from the catalogue, path of a GGUF file (of a split model: any part), or hf:ORG/REPO/FILE
+    #[arg(value_name = "IN")]
+    pub input: String,
+
+    /// The new file, or folder
+    #[arg(value_name = "OUT")]
+    pub output: PathBuf,
+
+    /// q4_k_m, q8_0, q4_0, q6_k, f16, .. (a wrong name lists all); mlx-4bit-g64 and its like make a folder for MLX
+    #[arg(long = "type", value_name = "TYPE")]
+    pub recipe: String,
+
+    /// One type for all matrices, as far as their columns allow
+    #[arg(long)]
+    pub pure: bool,
+
+    /// How much columns matter: a file of `anymlx imatrix` or of llama.cpp
+    #[arg(long, value_name = "FILE")]
+    pub imatrix: Option<PathBuf>,
+
+    /// Replace OUT where it exists
+    #[arg(long)]
+    pub overwrite: bool,
 }

@@ -5,6 +5,7 @@ mod commands;
 mod failure;
 mod models;
 mod open;
+mod partial;
 
 use std::process::ExitCode;
 
@@ -51,5 +52,8 @@ fn run(arguments: &Arguments) -> Outcome {
         Command::Devices => commands::devices::run(),
         Command::Pull(options) => commands::pull::run(options),
         Command::Bench(options) => commands::bench::run(shared, options),
+        Command::Convert(options) => commands::convert::run(shared, options),
+        Command::Imatrix(options) => commands::imatrix::run(shared, options),
+        Command::Quantize(options) => commands::quantize::run(shared, options),
     }
 }

@@ -17,8 +17,10 @@ mod nearest;
 mod printable;
 pub mod quant;
 pub mod safetensors;
+mod stream;
 mod tensor_bytes;
 
 pub use dtype::DType;
 pub use error::FormatError;
 pub use quant::{QuantType, TensorType};
+pub use stream::WriteError;

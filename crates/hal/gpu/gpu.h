@@ -55,6 +55,8 @@ using namespace metal;
 #define GPU_EACH_13(M, a, b, c, d, e, f, g, h, i, j, k, l, m) GPU_EACH_12(M, a, b, c, d, e, f, g, h, i, j, k, l), M(12, m)
 #define GPU_EACH_14(M, a, b, c, d, e, f, g, h, i, j, k, l, m, o) GPU_EACH_13(M, a, b, c, d, e, f, g, h, i, j, k, l, m), M(13, o)
 
+// TABLE(T, name) = { ... }; at the top level: constants that kernels index.
+//
 // A kernel may be launched with any multiple of 32 threads up to 1024; one declared with
 // KERNEL_BOUNDED with at most `threads`, which leaves it more registers.
 #define KERNEL(name, ...) GPU_KERNEL(GPU_NO_BOUND, 1024, name, __VA_ARGS__)
@@ -83,6 +85,7 @@ enum {
 #define THREADGROUP threadgroup
 #define THREAD thread
 #define FN static inline
+#define TABLE(T, name) constant T name[]
 #define NO_CONTRACT _Pragma("clang fp contract(off)")
 #ifndef GPU_TG_STORAGE   // a syntax check on another system sets this; on Metal it is empty
 #define GPU_TG_STORAGE
@@ -141,6 +144,7 @@ typedef unsigned long long u64;
 #if defined(__CUDACC__)
 #define GPU_CUDA 1
 #define FN static __device__ __forceinline__ __attribute__((unused))  // NVRTC warns otherwise
+#define TABLE(T, name) static __device__ __attribute__((unused)) const T name[]
 #define SHARED(T, n, N) __shared__ __align__(16) T n[N]
 #define BARRIER() __syncthreads()
 #define BARRIER_DEVICE() __syncthreads()
@@ -232,6 +236,7 @@ FN float add_rn(float a, float b) { return __fadd_rn(a, b); }
 // =============================== HOST =====================================================
 #else
 #define GPU_HOST 1
+#define TABLE(T, name) static const T name[]
 #include "emulator.h"
 #endif
 

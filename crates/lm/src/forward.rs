@@ -12,6 +12,7 @@ use crate::{
     Model, Result,
     cache::{KvCache, LayerCache},
     config::{LayerAttention, ModelConfig},
+    taps::{LayerTaps, Taps},
     weights::LayerWeights,
     workspace::{Rows, Workspace, take},
 };
@@ -21,6 +22,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) model: &'a Model,
     pub(crate) cache: &'a KvCache,
     pub(crate) workspace: &'a Workspace,
+    /// Where inputs of the matrices are kept, if somebody wants them.
+    pub(crate) taps: Option<&'a Taps>,
 }
 
 /// Rows that a projection reads, and the place for their 8-bit form.
@@ -61,8 +64,10 @@ impl Pass<'_> {
         let positions = take_vector(&self.workspace.positions, tokens)?;
         let residual = take(&self.workspace.residual, 0, tokens)?;
         ops::gather_rows(encoder, &weights.embedding, &ids, &residual, config.embedding_scale)?;
-        for ((layer, kind), cache) in weights.layers.iter().zip(&config.layers).zip(&self.cache.layers) {
-            let step = Step { config, tokens, positions: &positions, residual: &residual };
+        let layers = weights.layers.iter().zip(&config.layers).zip(&self.cache.layers);
+        for (index, ((layer, kind), cache)) in layers.enumerate() {
+            let taps = self.taps.map(|taps| &taps.layers[index]);
+            let step = Step { config, tokens, positions: &positions, residual: &residual, taps };
             self.attention(encoder, &step, layer, *kind, cache)?;
             self.feed_forward(encoder, &step, layer)?;
         }
@@ -94,6 +99,7 @@ impl Pass<'_> {
         let Step { config, tokens, positions, .. } = *step;
         let normed = self.workspace.normed.rows(tokens)?;
         let input = normed_input(config, step.residual, &layer.attention_norm, &normed);
+        step.tap_normed(encoder, &layer.attention_norm, |taps| &taps.attention)?;
         let queries = take(&self.workspace.queries, 0, tokens)?;
         let keys = take(&self.workspace.keys, 0, tokens)?;
         let values = take(&self.workspace.values, 0, tokens)?;
@@ -109,6 +115,16 @@ impl Pass<'_> {
         let values = heads(&values, tokens, config.kv_heads, config.head_dim)?;
         let rotation = self.model.rotation(kind);
         let norms = layer.query_norm.as_ref().zip(layer.key_norm.as_ref());
+        let window = match kind {
+            LayerAttention::Global => None,
+            LayerAttention::Window(window) => Some(window),
+        };
+        // Of a quantised cache, attention reads rows in half precision, which layers share.
+        let rows = self.cache.expanded.as_ref().map_or(cache, |expanded| &expanded.rows);
+        if let Some(expanded) = &self.cache.expanded {
+            ops::kv_cache_expand(encoder, &cache.keys, &rows.keys, expanded.encoding, positions, window)?;
+            ops::kv_cache_expand(encoder, &cache.values, &rows.values, expanded.encoding, positions, window)?;
+        }
         let operands = RotateAndCache {
             queries: &queries,
             keys: &keys,
@@ -121,21 +137,19 @@ impl Pass<'_> {
                 rotary_dims: config.rotary_dims,
                 magnitude: rotation.magnitude,
             },
-            key_cache: &cache.keys,
-            value_cache: &cache.values,
+            key_cache: &rows.keys,
+            value_cache: &rows.values,
         };
         ops::rotate_and_cache(encoder, operands)?;
+        if let Some(expanded) = &self.cache.expanded {
+            ops::kv_cache_quantize(encoder, &rows.keys, &cache.keys, expanded.encoding, positions)?;
+            ops::kv_cache_quantize(encoder, &rows.values, &cache.values, expanded.encoding, positions)?;
+        }
 
         let attended = self.workspace.attended.rows(tokens)?;
-        let params = AttentionParams {
-            scale: config.attention_scale,
-            window: match kind {
-                LayerAttention::Global => None,
-                LayerAttention::Window(window) => Some(window),
-            },
-            softcap: config.attention_softcap,
-        };
-        ops::attention(encoder, &queries, &cache.keys, &cache.values, positions, &attended.values, params)?;
+        let params = AttentionParams { scale: config.attention_scale, window, softcap: config.attention_softcap };
+        ops::attention(encoder, &queries, &rows.keys, &rows.values, positions, &attended.values, params)?;
+        step.tap(encoder, &attended, |taps| &taps.attended)?;
         let projected = take(&self.workspace.projected, 0, tokens)?;
         let (weight, bias) = (&layer.attention_output, layer.attention_output_bias.as_ref());
         let projection = Projection { weight, bias, output: &projected };
@@ -146,17 +160,26 @@ impl Pass<'_> {
     fn feed_forward(&self, encoder: &mut CommandEncoder, step: &Step<'_>, layer: &LayerWeights) -> Result<()> {
         let normed = self.workspace.normed.rows(step.tokens)?;
         let input = normed_input(step.config, step.residual, &layer.feed_forward_norm, &normed);
+        step.tap_normed(encoder, &layer.feed_forward_norm, |taps| &taps.feed_forward)?;
         let gated = self.workspace.gated.rows(step.tokens)?;
         let projected = take(&self.workspace.projected, 0, step.tokens)?;
         let post_normed = self.workspace.normed.rows(step.tokens)?;
+        let down = Projection { weight: &layer.down, bias: None, output: &projected };
+        let post_norm = post_norm(step.config, layer.feed_forward_post_norm.as_ref(), &post_normed);
+        if step.taps.is_some() {
+            // The fused operation may leave no trace of what it multiplies with `down`.
+            ops::gated_projection(encoder, input, &layer.gate, &layer.up, &gated.values, step.config.activation)?;
+            step.tap(encoder, &gated, |taps| &taps.gated)?;
+            return Ok(ops::project_add(encoder, LayerInput::Rows(rows_of(&gated)), down, post_norm, step.residual)?);
+        }
         let operands = FeedForward {
             input,
             gate: &layer.gate,
             up: &layer.up,
             activation: step.config.activation,
             gated: rows_of(&gated),
-            down: Projection { weight: &layer.down, bias: None, output: &projected },
-            post_norm: post_norm(step.config, layer.feed_forward_post_norm.as_ref(), &post_normed),
+            down,
+            post_norm,
             residual: step.residual,
         };
         Ok(ops::feed_forward(encoder, operands)?)
@@ -170,6 +193,29 @@ struct Step<'a> {
     tokens: usize,
     positions: &'a MlxBuffer,
     residual: &'a MlxBuffer,
+    taps: Option<&'a LayerTaps>,
+}
+
+impl Step<'_> {
+    /// Keeps `rows`, if somebody wants them.
+    fn tap(&self, encoder: &mut CommandEncoder, rows: &Rows, place: fn(&LayerTaps) -> &MlxBuffer) -> Result<()> {
+        match self.taps {
+            Some(taps) => Ok(encoder.copy_bytes(&rows.values, &take(place(taps), 0, self.tokens)?)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps the normed residual stream, which a fused projection may never write.
+    fn tap_normed(
+        &self,
+        encoder: &mut CommandEncoder,
+        weight: &MlxBuffer,
+        place: fn(&LayerTaps) -> &MlxBuffer,
+    ) -> Result<()> {
+        let Some(taps) = self.taps else { return Ok(()) };
+        let kept = take(place(taps), 0, self.tokens)?;
+        Ok(ops::rms_norm(encoder, self.residual, weight, &kept, norm_params(self.config))?)
+    }
 }
 
 fn take_vector(buffer: &MlxBuffer, len: usize) -> Result<MlxBuffer> {

@@ -7,19 +7,24 @@
 pub mod architecture;
 mod cache;
 pub mod chat;
+mod checkpoint;
 mod config;
 mod error;
+pub mod export;
 mod forward;
 mod generate;
 mod model;
 mod perplexity;
+pub mod quantize;
 mod session;
 mod synthetic;
+mod taps;
 pub mod tokenizer;
 mod weights;
 mod workspace;
 
 pub use cache::CacheType;
+pub use checkpoint::{Checkpoint, StoredTensor};
 pub use config::{LayerAttention, ModelConfig, RopeConfig};
 pub use error::{LmError, Result};
 pub use generate::{GenerateOptions, StopReason, Summary, Token, generate};

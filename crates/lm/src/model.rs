@@ -2,12 +2,12 @@
 
 use std::{path::Path, sync::Arc};
 
-use anymlx::{DType, HostFile, MlxBuffer, MlxDevice, ops};
-use anymlx_formats::gguf::Gguf;
+use anymlx::{DType, MlxBuffer, MlxDevice, ops};
 
 use crate::{
     LmError, Result, architecture,
     chat::ChatTemplate,
+    checkpoint::Checkpoint,
     config::{LayerAttention, ModelConfig, RopeConfig},
     tokenizer::Tokenizer,
     weights::{Loader, ModelWeights},
@@ -28,8 +28,8 @@ struct Inner {
     rotation_windowed: Rotation,
     tokenizer: Tokenizer,
     chat_template: Option<ChatTemplate>,
-    /// The header of the file, if there was one.
-    gguf: Option<Gguf>,
+    /// The files, if there were any.
+    checkpoint: Option<Checkpoint>,
 }
 
 /// A model on a device: weights, tokenizer, chat template. Clones are handles.
@@ -45,7 +45,9 @@ impl std::fmt::Debug for Model {
 }
 
 impl Model {
-    /// Loads a GGUF file. Weights are mapped, not copied, where the device shares the host's memory.
+    /// Loads a GGUF file, all files of a split one, or a folder of safetensors as Hugging Face and MLX write
+    /// them: see [`Checkpoint::open`]. Weights are mapped, not copied, where the device shares the host's memory
+    /// and has kernels for their types; others are converted to `f32` once, with a warning.
     ///
     /// # Errors
     /// What is wrong with the file, in front of it its path.
@@ -55,22 +57,24 @@ impl Model {
     }
 
     fn load(path: &Path, device: &MlxDevice) -> Result<Self> {
-        let host = HostFile::open(path)?;
-        let gguf = Gguf::parse(host.bytes())?;
-        let config = architecture::configure(&gguf, host.bytes())?;
-        let tokenizer = Tokenizer::from_gguf(&gguf.metadata)?;
-        let chat_template = ChatTemplate::from_gguf(&gguf.metadata)?;
-        let file = device.map_file(path)?;
-        let weights = Loader { device, gguf: &gguf, file: &file }.model(&config)?;
+        let checkpoint = Checkpoint::open(path)?;
+        let config = architecture::configure(&checkpoint)?;
+        let tokenizer = checkpoint.tokenizer()?;
+        let chat_template = checkpoint.chat_template()?;
+        let weights = Loader::new(device, &checkpoint, &config)?.model(&config)?;
         if tokenizer.vocab_size() > config.vocabulary {
             let message = format!(
                 "the tokenizer has {} entries, the embedding table {}",
                 tokenizer.vocab_size(),
                 config.vocabulary
             );
-            return Err(LmError::InvalidModel(message));
+            // Folders often share the tokenizer of a model that sees images: its further tokens are refused when used.
+            if checkpoint.gguf().is_some() {
+                return Err(LmError::InvalidModel(message));
+            }
+            tracing::debug!("{message}");
         }
-        Self::with_source(device, config, weights, tokenizer, (chat_template, Some(gguf)))
+        Self::with_source(device, config, weights, tokenizer, (chat_template, Some(checkpoint)))
     }
 
     /// A model of parts that come from no file.
@@ -88,13 +92,13 @@ impl Model {
         config: ModelConfig,
         weights: ModelWeights,
         tokenizer: Tokenizer,
-        (chat_template, gguf): (Option<ChatTemplate>, Option<Gguf>),
+        (chat_template, checkpoint): (Option<ChatTemplate>, Option<Checkpoint>),
     ) -> Result<Self> {
         let rotation_global = rotation(device, &config, &config.rope_global)?;
         let rotation_windowed = rotation(device, &config, &config.rope_windowed)?;
         let device = device.clone();
         let inner =
-            Inner { device, config, weights, rotation_global, rotation_windowed, tokenizer, chat_template, gguf };
+            Inner { device, config, weights, rotation_global, rotation_windowed, tokenizer, chat_template, checkpoint };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -118,9 +122,9 @@ impl Model {
         self.inner.chat_template.as_ref()
     }
 
-    /// The file's header; `None` for a synthetic model.
-    pub fn gguf(&self) -> Option<&Gguf> {
-        self.inner.gguf.as_ref()
+    /// The files that the model was loaded from; `None` for a synthetic one.
+    pub fn checkpoint(&self) -> Option<&Checkpoint> {
+        self.inner.checkpoint.as_ref()
     }
 
     pub(crate) fn weights(&self) -> &ModelWeights {
@@ -137,7 +141,7 @@ impl Model {
     /// Bytes of weights that one decoded token reads.
     pub fn bytes_per_token(&self) -> u64 {
         let weights = self.weights();
-        let matrix = |weight: &anymlx::Weight| weight.data().data_byte_len() as u64;
+        let matrix = |weight: &anymlx::Weight| weight.byte_len();
         let layers: u64 = weights
             .layers
             .iter()

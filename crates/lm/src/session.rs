@@ -6,6 +6,7 @@ use crate::{
     LmError, Model, Result,
     cache::{CacheType, KvCache},
     forward::Pass,
+    taps::Taps,
     workspace::{ActivationPrecision, LOGIT_ROWS, Workspace},
 };
 
@@ -135,16 +136,39 @@ impl Session {
         }
     }
 
+    /// Tokens that are worked on together at most.
+    pub(crate) fn chunk(&self) -> usize {
+        self.workspace.tokens
+    }
+
+    /// Reads `ids` and gives `each` the inputs of all matrices, see [`Taps::read`].
+    pub(crate) fn feed_tapped(
+        &mut self,
+        ids: &[u32],
+        taps: &Taps,
+        mut each: impl FnMut(String, usize, &[f32]),
+    ) -> Result<()> {
+        const OPERATION: &str = "read";
+        self.check_room(OPERATION, ids.len())?;
+        self.check_ids(OPERATION, ids)?;
+        for chunk in ids.chunks(self.chunk()) {
+            self.run_chunk(chunk, Some(taps), |_, _| Ok(()))?;
+            taps.read(chunk.len(), &mut each)?;
+        }
+        Ok(())
+    }
+
     /// Runs `ids` (at most a chunk) at the next positions, then `after` on the same encoder.
     fn run_chunk(
         &mut self,
         ids: &[u32],
+        taps: Option<&Taps>,
         after: impl FnOnce(&Pass<'_>, &mut anymlx::CommandEncoder) -> Result<()>,
     ) -> Result<()> {
         let positions: Vec<u32> = (self.used..self.used + ids.len()).map(|position| position as u32).collect();
         self.workspace.ids.copy_from_slice(ids)?;
         self.workspace.positions.copy_from_slice(&positions)?;
-        let pass = Pass { model: &self.model, cache: &self.cache, workspace: &self.workspace };
+        let pass = Pass { model: &self.model, cache: &self.cache, workspace: &self.workspace, taps };
         let mut encoder = self.model.device().command_encoder_labeled("prefill")?;
         pass.layers(&mut encoder, ids.len())?;
         after(&pass, &mut encoder)?;
@@ -178,6 +202,7 @@ impl Session {
         for (index, chunk) in chunks.enumerate() {
             self.run_chunk(
                 chunk,
+                None,
                 |pass, encoder| {
                     if index == last { pass.head(encoder, chunk.len() - 1, 1) } else { Ok(()) }
                 },
@@ -204,11 +229,11 @@ impl Session {
         let mut done = 0;
         let chunk_len = self.workspace.tokens;
         for chunk in ids.chunks(chunk_len) {
-            self.run_chunk(chunk, |_, _| Ok(()))?;
+            self.run_chunk(chunk, None, |_, _| Ok(()))?;
             let mut first = from.saturating_sub(done);
             while first < chunk.len() {
                 let rows = LOGIT_ROWS.min(chunk.len() - first).min(chunk_len);
-                let pass = Pass { model: &self.model, cache: &self.cache, workspace: &self.workspace };
+                let pass = Pass { model: &self.model, cache: &self.cache, workspace: &self.workspace, taps: None };
                 let mut encoder = self.model.device().command_encoder_labeled("logits")?;
                 pass.head(&mut encoder, first, rows)?;
                 encoder.commit_and_wait()?;
@@ -269,7 +294,7 @@ impl Session {
         if self.decoder.as_ref().is_some_and(|decoder| decoder.params == params) {
             return Ok(());
         }
-        let pass = Pass { model: &self.model, cache: &self.cache, workspace: &self.single };
+        let pass = Pass { model: &self.model, cache: &self.cache, workspace: &self.single, taps: None };
         let mut encoder = self.model.device().command_encoder_labeled("decode")?;
         pass.layers(&mut encoder, 1)?;
         pass.head(&mut encoder, 0, 1)?;

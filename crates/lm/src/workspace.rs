@@ -1,6 +1,6 @@
 //! Activations between operations, allocated once for a session.
 
-use anymlx::{DType, MlxBuffer, MlxDevice, TensorType, Weight, ops};
+use anymlx::{DType, MlxBuffer, MlxDevice, Weight, ops};
 
 use crate::{Model, Result};
 
@@ -42,7 +42,7 @@ impl Activations {
     ) -> Result<Self> {
         let values = device.zeros(DType::F32, [rows, columns])?;
         let wanted = precision == ActivationPrecision::EightBit
-            && readers.iter().any(|weight| matches!(weight.encoding(), TensorType::Quantized(_)));
+            && readers.iter().any(|weight| ops::reads_8_bit_activations(weight.encoding()));
         let bytes = ops::quantized_activation_bytes(1, columns).filter(|_| wanted);
         let quantized_rows = rows.max(2 * rows.min(REFINED_ROWS));
         let quantized = bytes.map(|bytes| device.zeros(DType::U8, [quantized_rows, bytes])).transpose()?;

@@ -9,7 +9,7 @@ use crate::tolerance::{Limits, Tolerance};
 /// What a reference implementation computed for one model file.
 ///
 /// On disk a case `NAME` is `NAME.json` (everything but the logits), `NAME.logits` (little-endian `f32`,
-/// `[tokens, vocabulary]`) and `NAME.gguf` (the model).
+/// `[tokens, vocabulary]`) and `NAME.gguf` or the folder `NAME` (the model).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Golden {
     /// The case's name.
@@ -18,7 +18,7 @@ pub struct Golden {
     pub description: String,
     /// Architecture as GGUF names it.
     pub architecture: String,
-    /// The model file.
+    /// The model file or folder.
     pub model: PathBuf,
     /// Number of logits per position.
     pub vocabulary: usize,
@@ -89,8 +89,9 @@ impl Golden {
     /// # Errors
     /// When a file is missing or malformed, or when the parts do not fit together.
     pub fn load(directory: &Path, name: &str) -> Result<Self, GoldenError> {
-        let (json, logits, model) =
-            (file(directory, name, "json"), file(directory, name, "logits"), file(directory, name, "gguf"));
+        let (json, logits, folder) =
+            (file(directory, name, "json"), file(directory, name, "logits"), directory.join(name));
+        let model = if folder.is_dir() { folder } else { file(directory, name, "gguf") };
         let record: Record = serde_json::from_slice(&read(&json)?)
             .map_err(|source| GoldenError::Json { path: json.display().to_string(), source })?;
         let bytes = read(&logits)?;

@@ -24,8 +24,10 @@ pub mod gated_projection;
 pub mod gather_rows;
 pub mod gpu;
 pub mod increment;
+pub mod kv_cache_expand;
+pub mod kv_cache_quantize;
 pub mod kv_cache_write;
-mod lanes;
+pub(crate) mod lanes;
 mod launch;
 mod math;
 pub mod matmul;
@@ -46,6 +48,8 @@ pub(crate) mod test_devices;
 #[cfg(test)]
 mod test_layers;
 pub mod transpose;
+#[cfg(test)]
+mod weight_types;
 
 pub use add_rms_norm::add_rms_norm;
 pub use argmax::argmax;
@@ -58,8 +62,10 @@ pub use gated_matmul::gated_matmul;
 pub use gated_projection::gated_projection;
 pub use gather_rows::gather_rows;
 pub use increment::increment;
+pub use kv_cache_expand::kv_cache_expand;
+pub use kv_cache_quantize::{kv_cache_quantize, quantized_cache_row_bytes};
 pub use kv_cache_write::kv_cache_write;
-pub use matmul::{MatmulInput, can_multiply, matmul};
+pub use matmul::{MatmulInput, can_multiply, matmul, reads_8_bit_activations};
 pub use project::{LayerInput, Projection, project};
 pub use project_add::{PostNorm, project_add};
 pub use quantize_activations::{quantize_activations, quantize_activations_refined, quantized_activation_bytes};

@@ -26,6 +26,7 @@ impl Matrix {
         let (dtype, elements) = match encoding {
             TensorType::Dense(dtype) => (dtype, values.len()),
             TensorType::Quantized(_) => (DType::U8, bytes.len()),
+            TensorType::Mlx(_) => unreachable!("not among these encodings"),
         };
         let data = device.buffer_from_slice(&bytes, dtype, [elements]).unwrap();
         let weight = Weight::new(data, encoding, rows, columns).unwrap();

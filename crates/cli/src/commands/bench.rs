@@ -115,7 +115,10 @@ fn measure(device: &MlxDevice, model: &Model, name: String, options: &Bench) -> 
 
 fn session(model: &Model, options: &Bench) -> Outcome<Session> {
     let needed = options.depth.saturating_add(options.prompt.max(options.generate + 2));
-    Ok(Session::new(model, SessionOptions { context: Some(needed), ..SessionOptions::default() })?)
+    Ok(Session::new(
+        model,
+        SessionOptions { context: Some(needed), cache_type: options.cache.cache_type, ..SessionOptions::default() },
+    )?)
 }
 
 /// One warm-up, then the counted runs.

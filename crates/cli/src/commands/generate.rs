@@ -91,6 +91,7 @@ fn session_options(model: &Model, prompt: &[u32], options: &Generate) -> Outcome
     Ok(SessionOptions {
         context: Some(context),
         chunk: Some(chunk.min(prompt.len()).max(1)),
+        cache_type: options.cache.cache_type,
         ..SessionOptions::default()
     })
 }

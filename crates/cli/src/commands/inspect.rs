@@ -2,8 +2,8 @@
 
 use std::io::{BufWriter, Write};
 
-use anymlx::HostFile;
-use anymlx_formats::gguf::{Array, Gguf, Value};
+use anymlx_formats::gguf::{Array, Value};
+use anymlx_lm::{Checkpoint, StoredTensor};
 
 use crate::{
     arguments::{Inspect, Shared},
@@ -20,32 +20,30 @@ pub fn run(shared: &Shared, options: &Inspect) -> Outcome {
         Some(file) => file.clone(),
         None => open::model_path(shared)?,
     };
-    let file = HostFile::open(&path)?;
-    let gguf = Gguf::parse(file.bytes())
-        .map_err(|error| Failure::message(format!("inspect `{}`: {error}", path.display())))?;
-    write(&gguf, file.bytes().len()).map_err(Failure::output)
+    let checkpoint =
+        Checkpoint::open(&path).map_err(|error| Failure::message(format!("inspect `{}`: {error}", path.display())))?;
+    write(&checkpoint).map_err(Failure::output)
 }
 
-fn write(gguf: &Gguf, file_bytes: usize) -> std::io::Result<()> {
+fn write(checkpoint: &Checkpoint) -> std::io::Result<()> {
     let mut output = BufWriter::new(std::io::stdout().lock());
-    writeln!(output, "GGUF version {}, {file_bytes} bytes, alignment {}", gguf.version, gguf.alignment)?;
-    writeln!(output, "\n{} metadata pairs", gguf.metadata.len())?;
-    for (key, value) in gguf.metadata.iter() {
-        writeln!(output, "  {key} ({}) = {}", value.type_name(), show(value))?;
+    let (files, bytes) = (checkpoint.paths().len(), checkpoint.byte_len());
+    let format = if checkpoint.gguf().is_some() { "GGUF" } else { "safetensors" };
+    writeln!(output, "{format}, {bytes} bytes in {files} {}", if files == 1 { "file" } else { "files" })?;
+    if let Some(gguf) = checkpoint.gguf() {
+        writeln!(output, "\n{} metadata pairs", gguf.metadata.len())?;
+        for (key, value) in gguf.metadata.iter() {
+            writeln!(output, "  {key} ({}) = {}", value.type_name(), show(value))?;
+        }
     }
-    let elements: u64 = gguf.tensors.iter().map(|tensor| tensor.element_count()).sum();
-    writeln!(output, "\n{} tensors, {elements} elements", gguf.tensors.len())?;
-    let width = gguf.tensors.iter().map(|tensor| tensor.name.len()).max().unwrap_or(0);
-    for tensor in &gguf.tensors {
-        let shape = format!("{:?}", tensor.shape_row_major());
-        writeln!(
-            output,
-            "  {:width$}  {:<8} {shape:<20} {:>12} bytes at {}",
-            tensor.name,
-            tensor.tensor_type.to_string(),
-            tensor.byte_len,
-            tensor.offset
-        )?;
+    let tensors = checkpoint.tensors();
+    let elements: u64 = tensors.iter().map(|tensor| tensor.shape.iter().product::<u64>()).sum();
+    writeln!(output, "\n{} tensors, {elements} elements", tensors.len())?;
+    let width = tensors.iter().map(|tensor| tensor.name.len()).max().unwrap_or(0);
+    for StoredTensor { name, shape, type_name, byte_len, offset, file, .. } in &tensors {
+        let shape = format!("{shape:?}");
+        write!(output, "  {name:width$}  {type_name:<8} {shape:<20} {byte_len:>12} bytes at {offset}")?;
+        writeln!(output, "{}", if files > 1 { format!(" of file {}", file + 1) } else { String::new() })?;
     }
     output.flush()
 }

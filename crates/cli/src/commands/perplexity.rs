@@ -21,6 +21,7 @@ pub fn run(shared: &Shared, options: &Perplexity) -> Outcome {
     let session_options = SessionOptions {
         context: Some(options.context),
         chunk: options.chunk.map(|chunk| chunk.min(options.context).max(1)),
+        cache_type: options.cache.cache_type,
         ..SessionOptions::default()
     };
     let mut session = Session::new(&model, session_options)?;

@@ -2,9 +2,7 @@
 
 use std::io::Write;
 
-use anymlx::HostFile;
-use anymlx_formats::gguf::Gguf;
-use anymlx_lm::tokenizer::{EncodeOptions, Tokenizer};
+use anymlx_lm::{Checkpoint, tokenizer::EncodeOptions};
 
 use crate::{
     arguments::{Shared, Tokenize},
@@ -14,10 +12,9 @@ use crate::{
 
 pub fn run(shared: &Shared, options: &Tokenize) -> Outcome {
     let path = open::model_path(shared)?;
-    let at_path = |error: &dyn std::error::Error| Failure::message(format!("load `{}`: {error}", path.display()));
-    let file = HostFile::open(&path)?;
-    let gguf = Gguf::parse(file.bytes()).map_err(|error| at_path(&error))?;
-    let tokenizer = Tokenizer::from_gguf(&gguf.metadata).map_err(|error| at_path(&error))?;
+    let tokenizer = Checkpoint::open(&path)
+        .and_then(|checkpoint| checkpoint.tokenizer())
+        .map_err(|error| Failure::message(format!("load `{}`: {error}", path.display())))?;
     let text = open::text(options.text.as_deref())?;
     let encode = EncodeOptions {
         add_bos: options.no_bos.then_some(false),

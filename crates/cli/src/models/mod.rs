@@ -20,7 +20,7 @@ use cache::Cache;
 use fetch::Download;
 use hub::{Hub, HubFile};
 
-/// The file of a model: the path given, a catalogue name, `hf:ORG/REPO/FILE`, or the catalogue's default for `None`. What
+/// Where a model is: the path given (a file, or a folder of safetensors), a catalogue name, `hf:ORG/REPO/FILE`, or the catalogue's default for `None`. What
 /// is not on this machine yet is fetched; what is, is used without touching the network.
 ///
 /// # Errors
@@ -28,10 +28,15 @@ use hub::{Hub, HubFile};
 pub fn resolve(spec: Option<&str>) -> Result<PathBuf, ModelError> {
     let spec = spec.unwrap_or(catalogue::DEFAULT);
     // A path needs no cache folder, so an unknown home is no obstacle to it.
-    if !hub::is_hub_name(spec) && Path::new(spec).is_file() {
+    if !hub::is_hub_name(spec) && is_model(Path::new(spec)) {
         return Ok(PathBuf::from(spec));
     }
     resolve_in(spec, &Cache::new(env::cache_dir()?), &pip::Pip)
+}
+
+/// A file, or a folder that describes a model: other folders may have the name of a catalogue entry.
+fn is_model(path: &Path) -> bool {
+    path.is_file() || path.join("config.json").is_file()
 }
 
 /// Fetches a catalogue name or `hf:ORG/REPO/FILE` if it is absent, and returns its file. A catalogue model that is already
@@ -48,7 +53,7 @@ fn resolve_in(spec: &str, cache: &Cache, download: &dyn Download) -> Result<Path
         return Hub::from_environment()?.fetch(&HubFile::parse(spec)?, cache);
     }
     let path = Path::new(spec);
-    if path.is_file() {
+    if is_model(path) {
         return Ok(path.to_owned());
     }
     match catalogue::find(spec) {

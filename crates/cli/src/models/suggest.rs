@@ -10,7 +10,11 @@ pub fn unknown(spec: &str) -> ModelError {
     if path.is_dir() {
         let files = files_in(path);
         let hint = list("; files in it: ", files.into_iter().filter(|name| is_model(name)).take(5));
-        return ModelError::Unknown { spec: spec.to_owned(), reason: "is a folder, needed a file", hint };
+        return ModelError::Unknown {
+            spec: spec.to_owned(),
+            reason: "is a folder without a `config.json`, needed a file",
+            hint,
+        };
     }
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

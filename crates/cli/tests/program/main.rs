@@ -1,6 +1,7 @@
 //! The program as a user runs it.
 
 mod bad_input;
+mod quantize;
 mod real_model;
 
 use std::{

@@ -256,6 +256,15 @@ impl Metadata {
         }
     }
 
+    /// Takes a pair out.
+    pub fn remove(&mut self, key: &str) -> Option<Value> {
+        let at = self.by_key.remove(self.position(key).ok()?);
+        for index in self.by_key.iter_mut().filter(|index| **index > at) {
+            *index -= 1;
+        }
+        Some(self.entries.remove(at).1)
+    }
+
     /// The value of `key`.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.position(key).ok().map(|found| &self.entries[self.by_key[found]].1)

@@ -12,11 +12,12 @@ mod value_types;
 mod write_value;
 mod writer;
 
+pub use crate::stream::WriteError;
 pub use metadata::{Array, Metadata, StringArray, Value};
 pub use reader::Gguf;
 pub use split::{SplitGguf, SplitPart, SplitTensor, sibling_paths};
 pub use tensor_info::TensorInfo;
-pub use writer::{GgufWriter, WriteError};
+pub use writer::GgufWriter;
 
 const MAGIC: &[u8; 4] = b"GGUF";
 

@@ -9,22 +9,11 @@ use super::tensor_info::measure;
 use super::value_types::MAX_KEY_BYTES;
 use super::write_value::{too_deep, write_string, write_value};
 use super::{MAGIC, MAX_DIMENSIONS, Metadata, Value};
+use crate::stream::{Counted, Data, WriteError};
 use crate::{FormatError, TensorType};
 
 /// Version that is written.
 const VERSION: u32 = 3;
-
-/// Why a file could not be written.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum WriteError {
-    /// Metadata or a tensor that the format cannot hold, or data of another length than declared.
-    #[error(transparent)]
-    Format(#[from] FormatError),
-    /// The output failed.
-    #[error("gguf: writing failed: {0}")]
-    Io(#[from] io::Error),
-}
 
 /// Builds a version 3 little-endian file and streams it out.
 ///
@@ -54,13 +43,6 @@ struct Pending<'a> {
     shape: Vec<u64>,
     tensor_type: TensorType,
     data: Data<'a>,
-}
-
-type Produce<'a> = dyn FnOnce(&mut dyn Write) -> io::Result<()> + 'a;
-
-enum Data<'a> {
-    Bytes(Cow<'a, [u8]>),
-    Produced(Box<Produce<'a>>),
 }
 
 impl<'a> GgufWriter<'a> {
@@ -122,10 +104,19 @@ impl<'a> GgufWriter<'a> {
     /// data whose length is not that of shape and type. [`WriteError::Io`] when `out` fails. In both cases `out` may
     /// hold the beginning of a file.
     pub fn write_to(self, out: impl Write) -> Result<u64, WriteError> {
+        self.write_rest(out, 0)
+    }
+
+    /// As [`Self::write_to`], without the first `present` bytes: what an interrupted run of the same writer has left.
+    /// Tensors that lie within them are not produced again. Returns the length of the whole file.
+    ///
+    /// # Errors
+    /// As [`Self::write_to`].
+    pub fn write_rest(self, out: impl Write, present: u64) -> Result<u64, WriteError> {
         let alignment = alignment_of(&self.metadata)?;
         self.check_metadata()?;
         let places = self.place_tensors(alignment)?;
-        let mut out = Counted { inner: BufWriter::new(out), written: 0 };
+        let mut out = Counted::new(BufWriter::new(out), present);
         out.write_all(MAGIC)?;
         out.write_all(&VERSION.to_le_bytes())?;
         out.write_all(&(self.tensors.len() as u64).to_le_bytes())?;
@@ -139,11 +130,14 @@ impl<'a> GgufWriter<'a> {
         }
         for (tensor, place) in self.tensors.into_iter().zip(places) {
             pad(&mut out, alignment)?;
-            write_data(&mut out, tensor, place.byte_len)?;
+            let Pending { name, shape, tensor_type, data } = tensor;
+            data.write(&mut out, place.byte_len, |given| {
+                wrong_length(&name, &shape, tensor_type, place.byte_len, given)
+            })?;
             pad(&mut out, alignment)?;
         }
         out.flush()?;
-        Ok(out.written)
+        Ok(out.written())
     }
 
     fn check_metadata(&self) -> Result<(), FormatError> {
@@ -184,10 +178,8 @@ impl<'a> GgufWriter<'a> {
             })?;
             let byte_len = measure(&tensor.shape, tensor.tensor_type)
                 .map_err(|message| invalid(format!("tensor `{name}` {message}")))?;
-            if let Data::Bytes(bytes) = &tensor.data
-                && bytes.len() as u64 != byte_len
-            {
-                return Err(tensor.wrong_length(byte_len, bytes.len()));
+            if let Some(given) = tensor.data.len().filter(|&given| given != byte_len) {
+                return Err(wrong_length(name, &tensor.shape, tensor.tensor_type, byte_len, given));
             }
             places.push(Place { type_id, offset, byte_len });
             offset = offset
@@ -206,13 +198,14 @@ struct Place {
     byte_len: u64,
 }
 
-impl Pending<'_> {
-    fn wrong_length(&self, needed: u64, given: impl std::fmt::Display) -> FormatError {
-        invalid(format!(
-            "tensor `{}` with shape {:?} of {} needs {needed} bytes, {given} given",
-            self.name, self.shape, self.tensor_type
-        ))
-    }
+fn wrong_length(
+    name: &str,
+    shape: &[u64],
+    tensor_type: TensorType,
+    needed: u64,
+    given: impl std::fmt::Display,
+) -> FormatError {
+    invalid(format!("tensor `{name}` with shape {shape:?} of {tensor_type} needs {needed} bytes, {given} given"))
 }
 
 fn invalid(message: String) -> FormatError {
@@ -229,66 +222,7 @@ fn write_tensor_info(out: &mut impl Write, tensor: &Pending<'_>, place: &Place) 
     out.write_all(&place.offset.to_le_bytes())
 }
 
-fn write_data<W: Write>(out: &mut Counted<W>, mut tensor: Pending<'_>, byte_len: u64) -> Result<(), WriteError> {
-    match std::mem::replace(&mut tensor.data, Data::Bytes(Cow::Borrowed(&[]))) {
-        Data::Bytes(bytes) => out.write_all(&bytes)?,
-        Data::Produced(produce) => {
-            let mut limited = Limited { inner: out, left: byte_len, passed: false };
-            let result = produce(&mut limited);
-            let (left, passed) = (limited.left, limited.passed);
-            if passed {
-                return Err(tensor.wrong_length(byte_len, "more").into());
-            }
-            result?;
-            if left > 0 {
-                return Err(tensor.wrong_length(byte_len, byte_len - left).into());
-            }
-        }
-    }
-    Ok(())
-}
-
 fn pad<W: Write>(out: &mut Counted<W>, alignment: u64) -> io::Result<()> {
-    let missing = out.written.next_multiple_of(alignment) - out.written;
+    let missing = out.written().next_multiple_of(alignment) - out.written();
     io::copy(&mut io::Read::take(io::repeat(0), missing), out).map(drop)
-}
-
-struct Counted<W> {
-    inner: W,
-    written: u64,
-}
-
-impl<W: Write> Write for Counted<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.inner.write(bytes)?;
-        self.written += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-/// Takes no more than `left` bytes.
-struct Limited<'w, W> {
-    inner: &'w mut W,
-    left: u64,
-    passed: bool,
-}
-
-impl<W: Write> Write for Limited<'_, W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.len() as u64 > self.left {
-            self.passed = true;
-            return Err(io::Error::other("more bytes than the tensor holds"));
-        }
-        let count = self.inner.write(bytes)?;
-        self.left -= count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
 }

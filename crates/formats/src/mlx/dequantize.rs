@@ -1,7 +1,7 @@
 //! Reference conversion of packed matrices to `f32`.
 
 use super::small_floats::{e2m1, e4m3, e8m0};
-use super::{Mode, Quantization};
+use super::{MlxType, Mode, Quantization};
 use crate::{DType, FormatError, quant};
 
 const OPERATION: &str = "mlx dequantise";
@@ -84,15 +84,7 @@ impl PackedMatrix<'_> {
         };
         length("codes", self.packed, layout.bits() as usize, elements)?;
         let affine = layout.mode().has_biases();
-        let type_fits = match self.scale_type {
-            DType::F32 | DType::F16 | DType::BF16 => affine,
-            DType::U8 => !affine,
-            _ => false,
-        };
-        if !type_fits {
-            let needed = if affine { "f32, f16 or bf16" } else { "u8" };
-            return Err(wrong(format!("{layout}: scales of {} given, {needed} is needed", self.scale_type)));
-        }
+        MlxType::new(layout, self.scale_type)?;
         let scale_bits = 8 * self.scale_type.size_of();
         length("scales", self.scales, scale_bits, groups)?;
         let numbers = |bytes: &[u8]| {

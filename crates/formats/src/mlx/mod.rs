@@ -11,9 +11,11 @@
 mod config;
 mod dequantize;
 mod quantization;
+mod quantize;
 mod small_floats;
 
 pub use config::QuantizationConfig;
 pub use dequantize::{PackedMatrix, dequantize};
-pub use quantization::{Mode, Quantization};
+pub use quantization::{MlxType, Mode, Quantization};
+pub use quantize::{PackedBytes, quantize};
 pub use small_floats::{e2m1, e4m3, e8m0};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::FormatError;
+use crate::{DType, FormatError};
 
 /// What an element's code stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -163,6 +163,66 @@ impl fmt::Display for Quantization {
     /// `affine 4-bit g64`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}-bit g{}", self.mode, self.bits, self.group_size)
+    }
+}
+
+/// How an MLX matrix is stored: its packing and the type of its scales.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MlxType {
+    quantization: Quantization,
+    scales: DType,
+}
+
+impl MlxType {
+    /// `scales` is the type of the scales, and of the biases where the mode has them.
+    ///
+    /// # Errors
+    /// [`FormatError::InvalidArgument`] unless the type is `f32`, `f16` or `bf16` in affine mode and `u8` in the others.
+    pub fn new(quantization: Quantization, scales: DType) -> Result<Self, FormatError> {
+        let affine = quantization.mode().has_biases();
+        let fits = match scales {
+            DType::F32 | DType::F16 | DType::BF16 => affine,
+            DType::U8 => !affine,
+            _ => false,
+        };
+        if fits {
+            return Ok(Self { quantization, scales });
+        }
+        let needed = if affine { "f32, f16 or bf16" } else { "u8" };
+        Err(FormatError::InvalidArgument {
+            operation: "mlx quantisation",
+            message: format!("{quantization}: scales of {scales} given, {needed} is needed"),
+        })
+    }
+
+    /// Packing of the codes.
+    pub const fn quantization(self) -> Quantization {
+        self.quantization
+    }
+
+    /// Type of scales and biases.
+    pub const fn scales(self) -> DType {
+        self.scales
+    }
+
+    /// Consecutive elements of a row that share a scale.
+    pub const fn group_len(self) -> usize {
+        self.quantization.group_size as usize
+    }
+
+    /// Bytes of the codes of a group.
+    pub const fn group_bytes(self) -> usize {
+        (self.quantization.group_size * self.quantization.bits / 8) as usize
+    }
+}
+
+impl fmt::Display for MlxType {
+    /// `affine 4-bit g64 bf16`; the modes whose scales are bytes without a type.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.scales {
+            DType::U8 => write!(f, "{}", self.quantization),
+            scales => write!(f, "{} {scales}", self.quantization),
+        }
     }
 }
 

@@ -37,8 +37,14 @@ impl AffineBlock {
 ///
 /// Each group is fitted alone; the groups' scales and minima are then put on the block's two lattices; last, block scales
 /// and group factors are improved in turn while the error falls.
-pub(super) fn quantize(values: &[f32; K_BLOCK_LEN], ranges: AffineRanges) -> AffineBlock {
-    let search = Search::new(values, ranges);
+///
+/// `importance` multiplies the weights.
+pub(super) fn quantize(
+    values: &[f32; K_BLOCK_LEN],
+    importance: Option<&[f32; K_BLOCK_LEN]>,
+    ranges: AffineRanges,
+) -> AffineBlock {
+    let search = Search::new(values, importance, ranges);
     let fits: Vec<(f64, f64)> =
         search.groups().map(|(values, weights)| fit::affine(values, weights, ranges.code)).collect();
     let scales: Vec<f64> = fits.iter().map(|fit| fit.0).collect();
@@ -91,15 +97,9 @@ struct Search {
 }
 
 impl Search {
-    fn new(values: &[f32; K_BLOCK_LEN], ranges: AffineRanges) -> Self {
+    fn new(values: &[f32; K_BLOCK_LEN], importance: Option<&[f32; K_BLOCK_LEN]>, ranges: AffineRanges) -> Self {
         let values = values.map(f64::from);
-        let mut weights = [0.0; K_BLOCK_LEN];
-        for (weights, values) in weights.chunks_mut(ranges.group_len).zip(values.chunks(ranges.group_len)) {
-            let mean_square = values.iter().map(|x| x * x).sum::<f64>() / values.len() as f64;
-            for (weight, x) in weights.iter_mut().zip(values) {
-                *weight = mean_square.sqrt() + x.abs();
-            }
-        }
+        let weights = fit::weights(&values, importance, ranges.group_len);
         Self { ranges, values, weights }
     }
 

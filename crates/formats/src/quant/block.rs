@@ -21,6 +21,13 @@ pub trait QuantizeBlock: Block {
     /// The block that stores `values`. All of them are finite and at most [`Self::LARGEST`]; a scale past the range of
     /// binary16 becomes infinite.
     fn quantize(values: &Self::Values) -> Self;
+
+    /// As [`Self::quantize`], where the squared error of each element counts as often as `importance` says (finite and
+    /// not negative). Layouts whose scales leave no choice ignore it.
+    fn quantize_weighted(values: &Self::Values, importance: &Self::Values) -> Self {
+        let _ = importance;
+        Self::quantize(values)
+    }
 }
 
 /// Elements in one block.
@@ -37,9 +44,15 @@ pub(super) fn dequantize_all<B: Block>(bytes: &[u8], values: &mut [f32]) {
     }
 }
 
-/// `Err` is the index of the first block whose elements are too large or do not come back finite.
-pub(super) fn quantize_all<B: QuantizeBlock>(values: &[f32], bytes: &mut [u8]) -> Result<(), usize> {
+/// The blocks of `values`. `importance` is empty, or holds the weights of one row's elements, which is a whole number of
+/// blocks. `Err` is the index of the first block whose elements are too large or do not come back finite.
+pub(super) fn quantize_all<B: QuantizeBlock>(
+    values: &[f32],
+    importance: &[f32],
+    bytes: &mut [u8],
+) -> Result<(), usize> {
     let values: &[B::Values] = bytemuck::cast_slice(values);
+    let importance: &[B::Values] = bytemuck::cast_slice(importance);
     let blocks: &mut [B] = bytemuck::cast_slice_mut(bytes);
     let mut restored = <B::Values as bytemuck::Zeroable>::zeroed();
     for (index, (block, values)) in blocks.iter_mut().zip(values).enumerate() {
@@ -47,7 +60,10 @@ pub(super) fn quantize_all<B: QuantizeBlock>(values: &[f32], bytes: &mut [u8]) -
         if given.iter().any(|value| value.abs() > B::LARGEST) {
             return Err(index);
         }
-        *block = B::quantize(values);
+        *block = match importance.len() {
+            0 => B::quantize(values),
+            blocks_in_row => B::quantize_weighted(values, &importance[index % blocks_in_row]),
+        };
         block.dequantize(&mut restored);
         let restored: &[f32] = bytemuck::cast_slice(std::slice::from_ref(&restored));
         if !restored.iter().all(|value| value.is_finite()) {

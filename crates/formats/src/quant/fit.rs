@@ -3,7 +3,7 @@
 //! All arithmetic is `f64` additions, multiplications and divisions in a fixed order, so that a result does not depend
 //! on the machine.
 
-use super::codebook;
+use super::{HalfBytes, codebook};
 
 /// The integer in `low..=high` nearest to `value`; halves go up, NaN to `low`.
 #[inline]
@@ -38,6 +38,24 @@ impl Lattice {
             Lattice::Iq4Levels => codebook::nearest_level(value),
         }
     }
+}
+
+/// Weights of the squared errors of elements in groups of `group_len`: large elements count more than small ones; each times
+/// its importance, where that is given.
+pub(super) fn weights<const N: usize>(values: &[f64; N], importance: Option<&[f32; N]>, group_len: usize) -> [f64; N] {
+    let mut weights = [0.0; N];
+    for (weights, values) in weights.chunks_mut(group_len).zip(values.chunks(group_len)) {
+        let mean_square = values.iter().map(|x| x * x).sum::<f64>() / values.len() as f64;
+        for (weight, x) in weights.iter_mut().zip(values) {
+            *weight = mean_square.sqrt() + x.abs();
+        }
+    }
+    if let Some(importance) = importance {
+        for (weight, &factor) in weights.iter_mut().zip(importance) {
+            *weight *= f64::from(factor);
+        }
+    }
+    weights
 }
 
 /// Sums over elements `x` with weights `w` and codes `q`.
@@ -142,6 +160,30 @@ pub(super) fn affine(values: &[f64], weights: &[f64], high: i32) -> (f64, f64) {
         }
     }
     best
+}
+
+/// Scale and codes `q + half` of `x ~ d q`, `q` in `-half..half`, with a small weighted squared error.
+pub(super) fn symmetric_block(values: &[f32; 32], importance: &[f32; 32], half: i32) -> (HalfBytes, [u8; 32]) {
+    let lattice = Lattice::Range { low: -half, high: half - 1 };
+    let values = values.map(f64::from);
+    let weights = weights(&values, Some(importance), 32);
+    let d = HalfBytes::from_f32(linear(&values, &weights, lattice) as f32);
+    let unit = f64::from(d.to_f32());
+    let code = |x: f64| if unit == 0.0 { 0 } else { lattice.nearest(x / unit) };
+    (d, values.map(|x| (code(x) + half) as u8))
+}
+
+/// Scale, minimum and codes of `x ~ d q + m`, `q` in `0..=high`, with a small weighted squared error.
+pub(super) fn affine_block(values: &[f32; 32], importance: &[f32; 32], high: i32) -> (HalfBytes, HalfBytes, [u8; 32]) {
+    let values = values.map(f64::from);
+    let weights = weights(&values, Some(importance), 32);
+    // The search wants minima that are not above zero.
+    let shift = values.iter().fold(f64::INFINITY, |low, &x| low.min(x)).max(0.0);
+    let (scale, min) = affine(&values.map(|x| x - shift), &weights, high);
+    let (d, m) = (HalfBytes::from_f32(scale as f32), HalfBytes::from_f32((shift - min) as f32));
+    let (unit, low) = (f64::from(d.to_f32()), f64::from(m.to_f32()));
+    let code = |x: f64| if unit == 0.0 { 0 } else { nearest((x - low) / unit, 0, high) };
+    (d, m, values.map(|x| code(x) as u8))
 }
 
 /// Least squares for fixed codes, with `m >= 0`; `None` where the codes leave it open or the scale is not positive.

@@ -2,10 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::HalfBytes;
 use super::block::{Block, QuantizeBlock};
 use super::codebook::{nearest_level, pack_levels, unpack_levels};
 use super::fit::{self, Lattice};
-use super::{HalfBytes, symmetric};
 
 /// A block of [`super::QuantType::IQ4_NL`], 18 bytes.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -29,13 +29,20 @@ impl Block for BlockIQ4NL {
 
 impl QuantizeBlock for BlockIQ4NL {
     fn quantize(values: &[f32; 32]) -> Self {
-        let values = values.map(f64::from);
-        let mut weights = [0.0; 32];
-        symmetric::fill_weights(&values, &mut weights);
-        let scale = fit::linear(&values, &weights, Lattice::Iq4Levels);
-        let d = HalfBytes::from_f32(scale as f32);
-        let unit = f64::from(d.to_f32());
-        let levels = values.map(|x| if unit == 0.0 { 0 } else { nearest_level(x / unit) as i8 });
-        Self { d, qs: pack_levels(&levels) }
+        search(values, None)
     }
+
+    fn quantize_weighted(values: &[f32; 32], importance: &[f32; 32]) -> Self {
+        search(values, Some(importance))
+    }
+}
+
+fn search(values: &[f32; 32], importance: Option<&[f32; 32]>) -> BlockIQ4NL {
+    let values = values.map(f64::from);
+    let weights = fit::weights(&values, importance, 32);
+    let scale = fit::linear(&values, &weights, Lattice::Iq4Levels);
+    let d = HalfBytes::from_f32(scale as f32);
+    let unit = f64::from(d.to_f32());
+    let levels = values.map(|x| if unit == 0.0 { 0 } else { nearest_level(x / unit) as i8 });
+    BlockIQ4NL { d, qs: pack_levels(&levels) }
 }

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::block::{Block, QuantizeBlock};
 use super::codebook::{pack_levels, unpack_levels};
 use super::fit::Lattice;
-use super::symmetric::{self, SymmetricRanges};
+use super::symmetric::{self, SymmetricBlock, SymmetricRanges};
 use super::{HalfBytes, K_BLOCK_LEN};
 
 const RANGES: SymmetricRanges = SymmetricRanges { group_len: 32, codes: Lattice::Iq4Levels, factor: 32 };
@@ -64,11 +64,18 @@ impl Block for BlockIQ4XS {
 
 impl QuantizeBlock for BlockIQ4XS {
     fn quantize(values: &[f32; K_BLOCK_LEN]) -> Self {
-        let block = symmetric::quantize(values, RANGES);
-        let (scales_h, scales_l) = pack_scales(&std::array::from_fn(|group| block.scales[group]));
-        let levels: &[[i8; 32]] = block.codes.as_chunks().0;
-        Self { d: block.scale, scales_h, scales_l, qs: std::array::from_fn(|group| pack_levels(&levels[group])) }
+        pack(&symmetric::quantize(values, None, RANGES))
     }
+
+    fn quantize_weighted(values: &[f32; K_BLOCK_LEN], importance: &[f32; K_BLOCK_LEN]) -> Self {
+        pack(&symmetric::quantize(values, Some(importance), RANGES))
+    }
+}
+
+fn pack(block: &SymmetricBlock) -> BlockIQ4XS {
+    let (scales_h, scales_l) = pack_scales(&std::array::from_fn(|group| block.scales[group]));
+    let levels: &[[i8; 32]] = block.codes.as_chunks().0;
+    BlockIQ4XS { d: block.scale, scales_h, scales_l, qs: std::array::from_fn(|group| pack_levels(&levels[group])) }
 }
 
 #[cfg(test)]

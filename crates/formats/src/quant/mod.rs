@@ -72,8 +72,8 @@ use crate::FormatError;
 /// Elements in a block of the `_K` layouts.
 pub const K_BLOCK_LEN: usize = 256;
 
-/// Fills bytes with the blocks of values; the error is the index of a block that does not hold its values.
-type Quantizer = fn(&[f32], &mut [u8]) -> Result<(), usize>;
+/// See [`block::quantize_all`].
+type Quantizer = fn(&[f32], &[f32], &mut [u8]) -> Result<(), usize>;
 
 macro_rules! quantizer {
     (read_write, $block:ty) => {
@@ -236,6 +236,7 @@ pub fn dequantize(tensor_type: impl Into<TensorType>, bytes: &[u8], values: &mut
             dequantize_blocks(quant, bytes, values);
             Ok(())
         }
+        TensorType::Mlx(layout) => Err(only_with_scales("dequantize", layout)),
     }
 }
 
@@ -248,10 +249,55 @@ pub fn dequantize(tensor_type: impl Into<TensorType>, bytes: &[u8], values: &mut
 /// When the lengths do not agree; for a dense integer type and one that [`QuantType::can_quantize`] excludes; for a block
 /// with a value that is infinite, not a number or too large for the type's scales. (Dense floating-point types round such values as a cast does.)
 pub fn quantize(tensor_type: impl Into<TensorType>, values: &[f32], bytes: &mut [u8]) -> Result<(), FormatError> {
+    quantize_checked(tensor_type.into(), values, &[], bytes)
+}
+
+/// As [`quantize`], for whole rows whose columns matter differently.
+///
+/// `importance` has one weight for each column, finite and not negative: how much the squared error of that column counts.
+/// Layouts with a search use them (all with groups of integers but `Q8_0`, `Q8_K`, `Q1_0`, `Q2_0`, `TQ1_0`, `TQ2_0`);
+/// others ignore them. Columns without weight get a millionth of the mean, so that they are stored where it costs nothing.
+///
+/// # Errors
+/// As [`quantize`]; when `importance` is empty, its length is no multiple of the block length or does not divide
+/// `values.len()`, or a weight is negative or not finite.
+pub fn quantize_weighted(
+    tensor_type: impl Into<TensorType>,
+    values: &[f32],
+    importance: &[f32],
+    bytes: &mut [u8],
+) -> Result<(), FormatError> {
     let tensor_type = tensor_type.into();
+    let columns = importance.len();
+    let wrong = |message: String| FormatError::InvalidArgument { operation: "quantize", message };
+    if columns == 0 || !values.len().is_multiple_of(columns) || !columns.is_multiple_of(tensor_type.block_len()) {
+        return Err(wrong(format!(
+            "{tensor_type}: {columns} weights for {} elements given, whole rows of a multiple of {} are needed",
+            values.len(),
+            tensor_type.block_len()
+        )));
+    }
+    if let Some(at) = importance.iter().position(|weight| !(weight.is_finite() && *weight >= 0.0)) {
+        return Err(wrong(format!("{tensor_type}: the weight of column {at} is {}", importance[at])));
+    }
+    let mean = (importance.iter().map(|&weight| f64::from(weight)).sum::<f64>() / columns as f64) as f32;
+    if mean == 0.0 {
+        return quantize_checked(tensor_type, values, &[], bytes);
+    }
+    let importance: Vec<f32> = importance.iter().map(|weight| (weight / mean).max(1e-6)).collect();
+    quantize_checked(tensor_type, values, &importance, bytes)
+}
+
+fn quantize_checked(
+    tensor_type: TensorType,
+    values: &[f32],
+    importance: &[f32],
+    bytes: &mut [u8],
+) -> Result<(), FormatError> {
     check_lengths("quantize", tensor_type, bytes.len(), values.len())?;
     match tensor_type {
         TensorType::Dense(dtype) => dense::encode(dtype, values, bytes),
+        TensorType::Mlx(layout) => Err(only_with_scales("quantize", layout)),
         TensorType::Quantized(quant) => {
             if let Some(at) = values.iter().position(|value| !value.is_finite()) {
                 return Err(FormatError::InvalidArgument {
@@ -265,7 +311,7 @@ pub fn quantize(tensor_type: impl Into<TensorType>, values: &[f32], bytes: &mut 
                     message: format!("{quant} can be read but not made here (of similar size: Q2_K, Q3_K, TQ1_0)"),
                 });
             };
-            quantizer(values, bytes).map_err(|block| {
+            quantizer(values, importance, bytes).map_err(|block| {
                 let range = block * quant.block_len()..(block + 1) * quant.block_len();
                 let largest = values[range.clone()].iter().fold(0.0f32, |most, value| most.max(value.abs()));
                 FormatError::InvalidArgument {
@@ -277,6 +323,13 @@ pub fn quantize(tensor_type: impl Into<TensorType>, values: &[f32], bytes: &mut 
                 }
             })
         }
+    }
+}
+
+fn only_with_scales(operation: &'static str, layout: crate::mlx::MlxType) -> FormatError {
+    FormatError::InvalidArgument {
+        operation,
+        message: format!("{layout}: codes have no values without their scales; see `mlx::dequantize`"),
     }
 }
 

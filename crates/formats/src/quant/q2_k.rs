@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::affine::{self, AffineRanges};
+use super::affine::{self, AffineBlock, AffineRanges};
 use super::packing::{pack_two_bits, unpack_two_bits};
 use super::{Block, HalfBytes, K_BLOCK_LEN, QuantizeBlock};
 
@@ -39,12 +39,19 @@ impl Block for BlockQ2K {
 
 impl QuantizeBlock for BlockQ2K {
     fn quantize(values: &[f32; K_BLOCK_LEN]) -> Self {
-        let block = affine::quantize(values, RANGES);
-        Self {
-            scales: std::array::from_fn(|group| block.scales[group] | (block.mins[group] << 4)),
-            qs: pack_two_bits(&block.codes),
-            d: block.scale,
-            dmin: block.min,
-        }
+        pack(&affine::quantize(values, None, RANGES))
+    }
+
+    fn quantize_weighted(values: &[f32; K_BLOCK_LEN], importance: &[f32; K_BLOCK_LEN]) -> Self {
+        pack(&affine::quantize(values, Some(importance), RANGES))
+    }
+}
+
+fn pack(block: &AffineBlock) -> BlockQ2K {
+    BlockQ2K {
+        scales: std::array::from_fn(|group| block.scales[group] | (block.mins[group] << 4)),
+        qs: pack_two_bits(&block.codes),
+        d: block.scale,
+        dmin: block.min,
     }
 }

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::fit::Lattice;
 use super::packing::{pack_k_bits, pack_two_bits, unpack_k_bits, unpack_two_bits};
-use super::symmetric::{self, SymmetricRanges};
+use super::symmetric::{self, SymmetricBlock, SymmetricRanges};
 use super::{Block, HalfBytes, K_BLOCK_LEN, QuantizeBlock};
 
 const RANGES: SymmetricRanges =
@@ -62,14 +62,21 @@ impl Block for BlockQ3K {
 
 impl QuantizeBlock for BlockQ3K {
     fn quantize(values: &[f32; K_BLOCK_LEN]) -> Self {
-        let block = symmetric::quantize(values, RANGES);
-        let codes = block.codes.map(|code| (code + 4) as u8);
-        Self {
-            hmask: pack_k_bits(&codes.map(|code| code >> 2)),
-            qs: pack_two_bits(&codes),
-            scales: pack_scales(&block.scales),
-            d: block.scale,
-        }
+        pack(&symmetric::quantize(values, None, RANGES))
+    }
+
+    fn quantize_weighted(values: &[f32; K_BLOCK_LEN], importance: &[f32; K_BLOCK_LEN]) -> Self {
+        pack(&symmetric::quantize(values, Some(importance), RANGES))
+    }
+}
+
+fn pack(block: &SymmetricBlock) -> BlockQ3K {
+    let codes = block.codes.map(|code| (code + 4) as u8);
+    BlockQ3K {
+        hmask: pack_k_bits(&codes.map(|code| code >> 2)),
+        qs: pack_two_bits(&codes),
+        scales: pack_scales(&block.scales),
+        d: block.scale,
     }
 }
 

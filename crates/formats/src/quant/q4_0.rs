@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::packing::{pack_nibbles, unpack_nibbles};
-use super::{Block, HalfBytes, QuantizeBlock};
+use super::{Block, HalfBytes, QuantizeBlock, fit};
 
 /// A block of [`super::QuantType::Q4_0`], 18 bytes.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -31,6 +31,11 @@ impl QuantizeBlock for BlockQ4_0 {
         let inverse = reciprocal(d);
         let codes = values.map(|x| ((x * inverse + 8.5) as u8).min(15));
         Self { d: HalfBytes::from_f32(d), qs: pack_nibbles(&codes) }
+    }
+
+    fn quantize_weighted(values: &[f32; 32], importance: &[f32; 32]) -> Self {
+        let (d, codes) = fit::symmetric_block(values, importance, 8);
+        Self { d, qs: pack_nibbles(&codes) }
     }
 }
 

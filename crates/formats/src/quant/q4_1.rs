@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::packing::{pack_nibbles, unpack_nibbles};
 use super::q4_0::reciprocal;
-use super::{Block, HalfBytes, QuantizeBlock};
+use super::{Block, HalfBytes, QuantizeBlock, fit};
 
 /// A block of [`super::QuantType::Q4_1`], 20 bytes.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -35,6 +35,11 @@ impl QuantizeBlock for BlockQ4_1 {
         let inverse = reciprocal(d);
         let codes = values.map(|x| (((x - min) * inverse + 0.5) as u8).min(15));
         Self { d: HalfBytes::from_f32(d), m: HalfBytes::from_f32(min), qs: pack_nibbles(&codes) }
+    }
+
+    fn quantize_weighted(values: &[f32; 32], importance: &[f32; 32]) -> Self {
+        let (d, m, codes) = fit::affine_block(values, importance, 15);
+        Self { d, m, qs: pack_nibbles(&codes) }
     }
 }
 

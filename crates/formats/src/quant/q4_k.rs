@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::affine::{self, AffineRanges};
+use super::affine::{self, AffineBlock, AffineRanges};
 use super::packing::{pack_k_nibbles, unpack_k_nibbles, unpack_k4_scale_min};
 use super::{Block, HalfBytes, K_BLOCK_LEN, QuantizeBlock};
 
@@ -32,9 +32,16 @@ impl Block for BlockQ4K {
 
 impl QuantizeBlock for BlockQ4K {
     fn quantize(values: &[f32; K_BLOCK_LEN]) -> Self {
-        let block = affine::quantize(values, RANGES);
-        Self { d: block.scale, dmin: block.min, scales: block.packed_k4_factors(), qs: pack_k_nibbles(&block.codes) }
+        pack(&affine::quantize(values, None, RANGES))
     }
+
+    fn quantize_weighted(values: &[f32; K_BLOCK_LEN], importance: &[f32; K_BLOCK_LEN]) -> Self {
+        pack(&affine::quantize(values, Some(importance), RANGES))
+    }
+}
+
+fn pack(block: &AffineBlock) -> BlockQ4K {
+    BlockQ4K { d: block.scale, dmin: block.min, scales: block.packed_k4_factors(), qs: pack_k_nibbles(&block.codes) }
 }
 
 /// `x = d s q - dmin m` with the scales and minima of `Q4_K` and `Q5_K`.

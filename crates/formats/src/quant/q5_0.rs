@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::packing::{pack_five_bits, unpack_five_bits};
 use super::q4_0::{first_extreme, reciprocal};
-use super::{Block, HalfBytes, QuantizeBlock};
+use super::{Block, HalfBytes, QuantizeBlock, fit};
 
 /// A block of [`super::QuantType::Q5_0`], 22 bytes.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -35,5 +35,11 @@ impl QuantizeBlock for BlockQ5_0 {
         let codes = values.map(|x| ((x * inverse + 16.5) as u8).min(31));
         let (qs, qh) = pack_five_bits(&codes);
         Self { d: HalfBytes::from_f32(d), qh, qs }
+    }
+
+    fn quantize_weighted(values: &[f32; 32], importance: &[f32; 32]) -> Self {
+        let (d, codes) = fit::symmetric_block(values, importance, 16);
+        let (qs, qh) = pack_five_bits(&codes);
+        Self { d, qh, qs }
     }
 }

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::packing::{pack_five_bits, unpack_five_bits};
 use super::q4_0::reciprocal;
 use super::q4_1::extremes;
-use super::{Block, HalfBytes, QuantizeBlock};
+use super::{Block, HalfBytes, QuantizeBlock, fit};
 
 /// A block of [`super::QuantType::Q5_1`], 24 bytes.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -39,5 +39,11 @@ impl QuantizeBlock for BlockQ5_1 {
         let codes = values.map(|x| (((x - min) * inverse + 0.5) as u8).min(31));
         let (qs, qh) = pack_five_bits(&codes);
         Self { d: HalfBytes::from_f32(d), m: HalfBytes::from_f32(min), qh, qs }
+    }
+
+    fn quantize_weighted(values: &[f32; 32], importance: &[f32; 32]) -> Self {
+        let (d, m, codes) = fit::affine_block(values, importance, 31);
+        let (qs, qh) = pack_five_bits(&codes);
+        Self { d, m, qh, qs }
     }
 }

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::affine::{self, AffineRanges};
+use super::affine::{self, AffineBlock, AffineRanges};
 use super::packing::{pack_k_bits, pack_k_nibbles, unpack_k_bits, unpack_k_nibbles};
 use super::q4_k::dequantize_k4;
 use super::{Block, HalfBytes, K_BLOCK_LEN, QuantizeBlock};
@@ -37,13 +37,20 @@ impl Block for BlockQ5K {
 
 impl QuantizeBlock for BlockQ5K {
     fn quantize(values: &[f32; K_BLOCK_LEN]) -> Self {
-        let block = affine::quantize(values, RANGES);
-        Self {
-            d: block.scale,
-            dmin: block.min,
-            scales: block.packed_k4_factors(),
-            qh: pack_k_bits(&block.codes.map(|code| code >> 4)),
-            qs: pack_k_nibbles(&block.codes),
-        }
+        pack(&affine::quantize(values, None, RANGES))
+    }
+
+    fn quantize_weighted(values: &[f32; K_BLOCK_LEN], importance: &[f32; K_BLOCK_LEN]) -> Self {
+        pack(&affine::quantize(values, Some(importance), RANGES))
+    }
+}
+
+fn pack(block: &AffineBlock) -> BlockQ5K {
+    BlockQ5K {
+        d: block.scale,
+        dmin: block.min,
+        scales: block.packed_k4_factors(),
+        qh: pack_k_bits(&block.codes.map(|code| code >> 4)),
+        qs: pack_k_nibbles(&block.codes),
     }
 }

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::fit::Lattice;
-use super::symmetric::{self, SymmetricRanges};
+use super::symmetric::{self, SymmetricBlock, SymmetricRanges};
 use super::{Block, HalfBytes, K_BLOCK_LEN, QuantizeBlock};
 
 const RANGES: SymmetricRanges =
@@ -40,16 +40,23 @@ impl Block for BlockQ6K {
 
 impl QuantizeBlock for BlockQ6K {
     fn quantize(values: &[f32; K_BLOCK_LEN]) -> Self {
-        let block = symmetric::quantize(values, RANGES);
-        let codes = block.codes.map(|code| (code + 32) as u8);
-        let mut ql = [0; 128];
-        for (i, &code) in codes.iter().enumerate() {
-            let (byte, shift) = low_position(i);
-            ql[byte] |= (code & 0x0f) << shift;
-        }
-        let qh = super::packing::pack_two_bits(&codes.map(|code| code >> 4));
-        Self { ql, qh, scales: block.scales, d: block.scale }
+        pack(&symmetric::quantize(values, None, RANGES))
     }
+
+    fn quantize_weighted(values: &[f32; K_BLOCK_LEN], importance: &[f32; K_BLOCK_LEN]) -> Self {
+        pack(&symmetric::quantize(values, Some(importance), RANGES))
+    }
+}
+
+fn pack(block: &SymmetricBlock) -> BlockQ6K {
+    let codes = block.codes.map(|code| (code + 32) as u8);
+    let mut ql = [0; 128];
+    for (i, &code) in codes.iter().enumerate() {
+        let (byte, shift) = low_position(i);
+        ql[byte] |= (code & 0x0f) << shift;
+    }
+    let qh = super::packing::pack_two_bits(&codes.map(|code| code >> 4));
+    BlockQ6K { ql, qh, scales: block.scales, d: block.scale }
 }
 
 /// Byte and shift of the low four bits of element `i`.

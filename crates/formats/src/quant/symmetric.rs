@@ -26,8 +26,14 @@ pub(super) struct SymmetricBlock {
 ///
 /// Each group is fitted alone; the groups' scales are then put on the block's lattice; last, block scale and group scales
 /// are improved in turn while the error falls.
-pub(super) fn quantize(values: &[f32; K_BLOCK_LEN], ranges: SymmetricRanges) -> SymmetricBlock {
-    let search = Search::new(values, ranges);
+///
+/// `importance` multiplies the weights.
+pub(super) fn quantize(
+    values: &[f32; K_BLOCK_LEN],
+    importance: Option<&[f32; K_BLOCK_LEN]>,
+    ranges: SymmetricRanges,
+) -> SymmetricBlock {
+    let search = Search::new(values, importance, ranges);
     let mut scales = [0.0; 16];
     let mut scale_weights = [0.0; 16];
     for (group, (values, weights)) in search.groups().enumerate() {
@@ -62,21 +68,10 @@ struct Search {
     weights: [f64; K_BLOCK_LEN],
 }
 
-/// Weights of the squared errors of a group: large elements count more than small ones.
-pub(super) fn fill_weights(values: &[f64], weights: &mut [f64]) {
-    let mean_square = values.iter().map(|x| x * x).sum::<f64>() / values.len() as f64;
-    for (weight, x) in weights.iter_mut().zip(values) {
-        *weight = mean_square.sqrt() + x.abs();
-    }
-}
-
 impl Search {
-    fn new(values: &[f32; K_BLOCK_LEN], ranges: SymmetricRanges) -> Self {
+    fn new(values: &[f32; K_BLOCK_LEN], importance: Option<&[f32; K_BLOCK_LEN]>, ranges: SymmetricRanges) -> Self {
         let values = values.map(f64::from);
-        let mut weights = [0.0; K_BLOCK_LEN];
-        for (weights, values) in weights.chunks_mut(ranges.group_len).zip(values.chunks(ranges.group_len)) {
-            fill_weights(values, weights);
-        }
+        let weights = fit::weights(&values, importance, ranges.group_len);
         Self { ranges, values, weights }
     }
 

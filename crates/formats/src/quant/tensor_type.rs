@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::QuantType;
-use crate::{DType, FormatError};
+use crate::{DType, FormatError, mlx::MlxType};
 
 /// The encoding of a stored tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -12,6 +12,9 @@ pub enum TensorType {
     Dense(DType),
     /// Blocks that share scales.
     Quantized(QuantType),
+    /// Codes of an MLX matrix, whose scales and biases are tensors of their own; a block is a group. GGUF has no such
+    /// tensors.
+    Mlx(MlxType),
 }
 
 impl TensorType {
@@ -37,7 +40,7 @@ impl TensorType {
         Some(TensorType::Dense(dtype))
     }
 
-    /// Number of the type in ggml and GGUF; `None` for unsigned integers, which ggml lacks.
+    /// Number of the type in ggml and GGUF; `None` for unsigned integers and MLX's layouts, which ggml lacks.
     pub const fn ggml_id(self) -> Option<u32> {
         Some(match self {
             TensorType::Quantized(quant) => quant.ggml_id(),
@@ -49,14 +52,16 @@ impl TensorType {
             TensorType::Dense(DType::I64) => 27,
             TensorType::Dense(DType::F64) => 28,
             TensorType::Dense(DType::BF16) => 30,
-            TensorType::Dense(DType::U8 | DType::U16 | DType::U32) => return None,
+            TensorType::Dense(DType::U8 | DType::U16 | DType::U32) | TensorType::Mlx(_) => return None,
         })
     }
 
-    /// Name as ggml spells it: `F32`, `Q4_K`, ..
+    /// Name as ggml spells it: `F32`, `Q4_K`, ..; `MLX` for all of MLX's layouts, which [`Display`](fmt::Display) tells
+    /// apart.
     pub const fn name(self) -> &'static str {
         match self {
             TensorType::Quantized(quant) => quant.name(),
+            TensorType::Mlx(_) => "MLX",
             TensorType::Dense(DType::F32) => "F32",
             TensorType::Dense(DType::F16) => "F16",
             TensorType::Dense(DType::BF16) => "BF16",
@@ -76,14 +81,16 @@ impl TensorType {
         match self {
             TensorType::Dense(_) => 1,
             TensorType::Quantized(quant) => quant.block_len(),
+            TensorType::Mlx(layout) => layout.group_len(),
         }
     }
 
-    /// Bytes of one block; the element size of dense types.
+    /// Bytes of one block: the element size of dense types, the codes of a group of MLX's.
     pub const fn block_bytes(self) -> usize {
         match self {
             TensorType::Dense(dtype) => dtype.size_of(),
             TensorType::Quantized(quant) => quant.block_bytes(),
+            TensorType::Mlx(layout) => layout.group_bytes(),
         }
     }
 
@@ -94,6 +101,13 @@ impl TensorType {
     pub fn byte_len(self, elements: u64) -> Result<u64, FormatError> {
         match self {
             TensorType::Quantized(quant) => quant.byte_len(elements),
+            TensorType::Mlx(layout) => {
+                let groups = layout.quantization().groups(elements)?;
+                groups.checked_mul(layout.group_bytes() as u64).ok_or_else(|| FormatError::InvalidArgument {
+                    operation: "byte length",
+                    message: format!("{self}: the bytes of {elements} elements pass 2^64"),
+                })
+            }
             TensorType::Dense(dtype) => {
                 elements.checked_mul(dtype.size_of() as u64).ok_or_else(|| FormatError::InvalidArgument {
                     operation: "byte length",
@@ -118,7 +132,10 @@ impl From<QuantType> for TensorType {
 
 impl fmt::Display for TensorType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        match self {
+            TensorType::Mlx(layout) => layout.fmt(f),
+            _ => f.write_str(self.name()),
+        }
     }
 }
 

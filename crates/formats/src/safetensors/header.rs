@@ -19,7 +19,7 @@ const LENGTH_BYTES: usize = 8;
 const MAX_DIMENSIONS: usize = 64;
 
 /// Key of the pairs of strings that are no tensor.
-const METADATA_KEY: &str = "__metadata__";
+pub(super) const METADATA_KEY: &str = "__metadata__";
 
 /// Name, shape, type and place of one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]

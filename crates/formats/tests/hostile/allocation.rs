@@ -32,22 +32,31 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Peak bytes per byte of input, beyond a constant for error messages.
-pub const ALLOWED_MULTIPLE: usize = 20;
+/// Memory that may be in use while an input is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Bytes whatever the input.
+    pub constant: usize,
+    /// Bytes for each byte of input besides.
+    pub multiple: usize,
+}
 
-const ALLOWED_CONSTANT: usize = 4096;
+impl Budget {
+    /// For readers of headers: the constant is for error messages.
+    pub const HEADER: Budget = Budget { constant: 4096, multiple: 20 };
+}
 
 /// Runs `work` on an input of `input_len` bytes and gives its result with the peak of memory per byte beyond the constant.
 ///
 /// # Panics
-/// When the peak passes [`ALLOWED_MULTIPLE`]. The counters are those of the whole process: one thread at a time.
+/// When the peak passes the budget. The counters are those of the whole process: one thread at a time.
 #[track_caller]
-pub fn bounded<R>(input_len: usize, work: impl FnOnce() -> R) -> (R, f64) {
+pub fn bounded<R>(budget: Budget, input_len: usize, work: impl FnOnce() -> R) -> (R, f64) {
     let before = LIVE.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
     let result = work();
     let peak = PEAK.load(Ordering::Relaxed) - before;
-    let allowed = ALLOWED_CONSTANT + ALLOWED_MULTIPLE * input_len;
+    let allowed = budget.constant + budget.multiple * input_len;
     assert!(peak <= allowed, "{peak} bytes of memory for an input of {input_len} bytes, {allowed} are allowed");
-    (result, peak.saturating_sub(ALLOWED_CONSTANT) as f64 / input_len.max(1) as f64)
+    (result, peak.saturating_sub(budget.constant) as f64 / input_len.max(1) as f64)
 }

@@ -12,7 +12,7 @@ mod targets;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use allocation::ALLOWED_MULTIPLE;
+use allocation::Budget;
 use anymlx_formats::safetensors::Safetensors;
 use mutate::Random;
 use targets::{TARGETS, Target, Verdict};
@@ -87,7 +87,12 @@ fn false_announcements_take_no_memory() {
         run(targets::safetensors_index, pretending::objects(fill));
         run(targets::mlx_config, pretending::objects(fill));
         assert!(tally.accepted >= 7, "only {} of the well-formed inputs were accepted", tally.accepted);
-        println!("{fill}: {} inputs, worst peak {:.1} x input, allowed {ALLOWED_MULTIPLE}", tally.inputs, tally.worst);
+        println!(
+            "{fill}: {} inputs, worst peak {:.1} x input, allowed {}",
+            tally.inputs,
+            tally.worst,
+            Budget::HEADER.multiple
+        );
     }
 }
 
@@ -117,7 +122,8 @@ fn changed_files_are_judged_with_bounded_memory() {
         assert!(accepted > inputs / 100, "{name}: so wild that nothing is accepted: {accepted} of {inputs}");
         assert!(accepted < inputs * 3 / 4, "{name}: so tame that most are accepted: {accepted} of {inputs}");
         println!(
-            "{name}: {inputs} inputs, {accepted} accepted; worst peak {worst:.1} x input, allowed {ALLOWED_MULTIPLE}"
+            "{name}: {inputs} inputs, {accepted} accepted; worst peak {worst:.1} x input, allowed {}",
+            Budget::HEADER.multiple
         );
     }
 }

@@ -6,7 +6,7 @@ use anymlx_formats::gguf::{Gguf, GgufWriter, SplitGguf, SplitPart};
 use anymlx_formats::mlx::QuantizationConfig;
 use anymlx_formats::safetensors::{Safetensors, ShardIndex, ShardedSafetensors};
 
-use crate::allocation::bounded;
+use crate::allocation::{Budget, bounded};
 
 /// What became of an input.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +30,7 @@ pub const TARGETS: [(&str, Target); 6] = [
 ];
 
 fn judge<T>(input_len: usize, read: impl FnOnce() -> Result<T, FormatError>, check: impl FnOnce(&T)) -> Verdict {
-    let (result, peak) = bounded(input_len, read);
+    let (result, peak) = bounded(Budget::HEADER, input_len, read);
     match &result {
         Ok(accepted) => check(accepted),
         Err(error) => {

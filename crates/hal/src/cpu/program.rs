@@ -39,6 +39,11 @@ impl Command {
         self.items.div_ceil(self.items_per_chunk)
     }
 
+    /// Work, where 1 is what is worth handing to a thread.
+    fn work(&self) -> f64 {
+        self.items as f64 / self.items_per_chunk as f64
+    }
+
     fn run_chunk(&self, chunk: usize) -> Result<(), String> {
         let start = chunk * self.items_per_chunk;
         let items = start..start.saturating_add(self.items_per_chunk).min(self.items);
@@ -94,7 +99,7 @@ struct Segment {
     first: usize,
     last: usize,
     chunks: usize,
-    /// One thread runs all commands in order: they depend on each other and are too small to share.
+    /// One thread runs all commands in order: together they are too small to share.
     serial: bool,
     next: AtomicUsize,
 }
@@ -119,11 +124,12 @@ impl Program {
             if last == first {
                 continue;
             }
-            let chunks =
-                commands[first..last].iter().fold(0_usize, |sum, command| sum.saturating_add(command.chunks()));
+            let group = &commands[first..last];
+            let chunks = group.iter().fold(0_usize, |sum, command| sum.saturating_add(command.chunks()));
+            let serial = chunks <= 1 || group.iter().map(Command::work).sum::<f64>() <= 1.0;
             match segments.last_mut() {
-                Some(previous) if chunks <= 1 && previous.serial => previous.last = last,
-                _ => segments.push(Segment { first, last, chunks, serial: chunks <= 1, next: AtomicUsize::new(0) }),
+                Some(previous) if serial && previous.serial => previous.last = last,
+                _ => segments.push(Segment { first, last, chunks, serial, next: AtomicUsize::new(0) }),
             }
             first = last;
         }

@@ -1,14 +1,17 @@
-//! From metadata to a configuration: one file for each architecture, holding only what is its own.
+//! From metadata to a configuration: one file for each architecture, holding only what is its own, and one for
+//! the `config.json` of all of them.
 
 mod gemma3;
+mod hugging_face;
 mod llama;
 mod qwen2;
 
 use anymlx::{DType, TensorType, ops::RopeScaling};
-use anymlx_formats::gguf::Gguf;
+use anymlx_formats::gguf::SplitGguf;
 
 use crate::{
     LmError, Result,
+    checkpoint::Checkpoint,
     config::{ModelConfig, RopeConfig},
 };
 
@@ -23,23 +26,33 @@ pub fn supported() -> Vec<&'static str> {
     ARCHITECTURES.iter().map(|(name, _)| *name).collect()
 }
 
-/// The configuration that a file describes; `bytes` is the whole file.
+/// The configuration that a checkpoint describes.
 ///
 /// # Errors
 /// `UnknownArchitecture`; metadata that are missing, of the wrong type, or contradict themselves.
-pub fn configure(gguf: &Gguf, bytes: &[u8]) -> Result<ModelConfig> {
-    let name = gguf.metadata.require_string("general.architecture")?;
-    let Some((name, configure)) = ARCHITECTURES.iter().find(|(known, _)| *known == name) else {
-        return Err(LmError::UnknownArchitecture { name: name.to_owned(), supported: supported().join(", ") });
+pub fn configure(checkpoint: &Checkpoint) -> Result<ModelConfig> {
+    let config = match (checkpoint.gguf(), checkpoint.folder()) {
+        (Some(gguf), _) => {
+            let name = gguf.metadata.require_string("general.architecture")?;
+            let Some((name, configure)) = ARCHITECTURES.iter().find(|(known, _)| *known == name) else {
+                return Err(unknown(name));
+            };
+            configure(&Reader { checkpoint, gguf, architecture: name })?
+        }
+        (None, Some(folder)) => hugging_face::configure(folder)?,
+        (None, None) => return Err(LmError::InvalidModel("the files hold no model".into())),
     };
-    let config = configure(&Reader { gguf, bytes, architecture: name })?;
     check(&config)?;
     Ok(config)
 }
 
+fn unknown(name: &str) -> LmError {
+    LmError::UnknownArchitecture { name: name.to_owned(), supported: supported().join(", ") }
+}
+
 /// More of anything than this is not a model.
 const MAX_EXTENT: usize = 1 << 24;
-const MAX_LAYERS: usize = 4096;
+pub(super) const MAX_LAYERS: usize = 4096;
 
 fn check(config: &ModelConfig) -> Result<()> {
     let invalid = |message: String| Err(LmError::InvalidModel(message));
@@ -78,8 +91,8 @@ fn check(config: &ModelConfig) -> Result<()> {
 
 /// Metadata of one architecture.
 pub(crate) struct Reader<'a> {
-    pub(crate) gguf: &'a Gguf,
-    pub(crate) bytes: &'a [u8],
+    pub(crate) checkpoint: &'a Checkpoint,
+    pub(crate) gguf: &'a SplitGguf,
     pub(crate) architecture: &'static str,
 }
 
@@ -117,7 +130,7 @@ impl Reader<'_> {
 
     /// Rows of the embedding table.
     pub(crate) fn vocabulary(&self) -> Result<usize> {
-        let embedding = self.gguf.require_tensor("token_embd.weight")?;
+        let embedding = &self.gguf.require_tensor("token_embd.weight")?.info;
         Ok(usize::try_from(embedding.rows()).unwrap_or(usize::MAX))
     }
 
@@ -144,12 +157,12 @@ impl Reader<'_> {
 
     /// `rope_freqs.weight`: divisors of the rotary frequencies, as Llama 3 stores its scaling.
     fn frequency_factors(&self) -> Result<Option<Vec<f32>>> {
-        let Some(info) = self.gguf.tensor("rope_freqs.weight") else { return Ok(None) };
-        if info.tensor_type != TensorType::Dense(DType::F32) {
-            let message = format!("tensor `{}` is {}, needed F32", info.name, info.tensor_type);
+        let Some(tensor) = self.checkpoint.tensor("rope_freqs.weight") else { return Ok(None) };
+        if tensor.encoding != Some(TensorType::Dense(DType::F32)) {
+            let message = format!("tensor `{}` is {}, needed F32", tensor.name, tensor.type_name);
             return Err(LmError::InvalidModel(message));
         }
-        let (values, _) = info.data(self.bytes)?.as_chunks::<4>();
+        let (values, _) = self.checkpoint.data(&tensor)?.as_chunks::<4>();
         Ok(Some(values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()))
     }
 

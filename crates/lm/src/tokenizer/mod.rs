@@ -1,10 +1,11 @@
-//! Text to token ids and back, from the vocabulary that a GGUF file carries.
+//! Text to token ids and back, from the vocabulary that a GGUF file carries or from a `tokenizer.json`.
 //!
 //! | `tokenizer.ggml.model` | how text becomes ids |
 //! |---|---|
 //! | `llama` | SentencePiece: merging by score, spaces as `▁`, unknown characters as bytes (`<0xE2>`). Own merging: the `tokenizers` crate has no engine that works from scores. |
 //! | `gpt2` | byte-level byte-pair encoding; words by `tokenizer.ggml.pre`, merging by the `tokenizers` crate |
 //! | `no_vocab`, `none` | not at all: only ids are counted |
+//! | `tokenizer.json` | what the file describes, by the `tokenizers` crate |
 //!
 //! Defaults for absent keys and the texts that mark the end of generation follow llama.cpp, with two
 //! differences: text never becomes a control, unknown or byte token unless that is asked for, and
@@ -13,6 +14,7 @@
 
 mod byte_level;
 mod error;
+mod json;
 mod pre_tokenizer;
 mod score_merge;
 mod special;
@@ -26,11 +28,14 @@ use std::fmt;
 use anymlx_formats::gguf::Metadata;
 
 pub use error::TokenizerError;
+pub use json::JsonOptions;
 pub use stream::StreamDecoder;
 pub use vocabulary::TokenKind;
 
 use byte_level::ByteLevel;
+use json::JsonModel;
 use pre_tokenizer::PreTokenizer;
+pub(crate) use pre_tokenizer::word_patterns;
 use score_merge::ScoreMerge;
 use special::{DefaultIds, Partitioner, SpecialTokens};
 use vocabulary::Vocabulary;
@@ -68,6 +73,7 @@ pub struct DecodeOptions {
 enum Model {
     ScoreMerge(ScoreMerge),
     ByteLevel(Box<ByteLevel>),
+    Json(Box<JsonModel>),
     IdsOnly,
 }
 
@@ -102,6 +108,16 @@ impl Tokenizer {
             "no_vocab" | "none" => Self::ids_only(metadata),
             other => Err(TokenizerError::UnsupportedModel { model: error::excerpt(other) }),
         }
+    }
+
+    /// Builds the tokenizer that a `tokenizer.json` describes.
+    ///
+    /// # Errors
+    /// JSON that the `tokenizers` crate refuses, ids that leave more gaps than a vocabulary has.
+    pub fn from_json(json: &[u8], options: &JsonOptions<'_>) -> Result<Self, TokenizerError> {
+        let json::Loaded { vocabulary, special, model, add_bos, add_eos } = json::load(json, options)?;
+        let partitioner = Partitioner::new(&vocabulary);
+        Ok(Self { vocabulary, special, partitioner, model: Model::Json(Box::new(model)), add_bos, add_eos })
     }
 
     fn score_merge(metadata: &Metadata) -> Result<Self, TokenizerError> {
@@ -166,10 +182,11 @@ impl Tokenizer {
             ids.push(self.special.bos.ok_or(missing)?);
         }
         if !text.is_empty() {
-            let fragments = self.partitioner.split(&self.vocabulary, text, options);
+            let fragments = || self.partitioner.split(&self.vocabulary, text, options);
             match &self.model {
-                Model::ScoreMerge(model) => model.encode(&self.vocabulary, &fragments, &mut ids)?,
-                Model::ByteLevel(model) => model.encode(&fragments, &mut ids)?,
+                Model::ScoreMerge(model) => model.encode(&self.vocabulary, &fragments(), &mut ids)?,
+                Model::ByteLevel(model) => model.encode(&fragments(), &mut ids)?,
+                Model::Json(model) => model.encode(text, options, &mut ids)?,
                 Model::IdsOnly => return Err(TokenizerError::NoVocabulary),
             }
         }
@@ -207,6 +224,7 @@ impl Tokenizer {
         Some(match (kind, &self.model) {
             (TokenKind::Unused, _) => Vec::new(),
             (TokenKind::Byte, _) => vocabulary::parse_byte(text).into_iter().collect(),
+            (TokenKind::Normal, Model::Json(model)) => model.text_bytes(text),
             (TokenKind::Normal, Model::ScoreMerge(_)) => text.replace(score_merge::SPACE_MARK, " ").into_bytes(),
             (TokenKind::Normal, Model::ByteLevel(_)) => byte_level::text_bytes(text),
             _ => text.as_bytes().to_vec(),
@@ -284,7 +302,11 @@ impl Tokenizer {
     }
 
     fn adds_space_prefix(&self) -> bool {
-        matches!(&self.model, Model::ScoreMerge(model) if model.adds_space_prefix())
+        match &self.model {
+            Model::ScoreMerge(model) => model.adds_space_prefix(),
+            Model::Json(model) => model.adds_space_prefix(),
+            Model::ByteLevel(_) | Model::IdsOnly => false,
+        }
     }
 }
 
@@ -293,6 +315,7 @@ impl fmt::Debug for Tokenizer {
         let model = match &self.model {
             Model::ScoreMerge(_) => "llama",
             Model::ByteLevel(_) => "gpt2",
+            Model::Json(_) => "tokenizer.json",
             Model::IdsOnly => "no_vocab",
         };
         f.debug_struct("Tokenizer")

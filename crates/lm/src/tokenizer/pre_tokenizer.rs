@@ -129,13 +129,7 @@ pub(super) struct PreTokenizer {
 impl PreTokenizer {
     /// The rule called `name`, as `tokenizer.ggml.pre` has it.
     pub fn named(name: &str) -> Result<Self, TokenizerError> {
-        let Some(rule) = RULES.iter().find(|rule| rule.names.contains(&name)) else {
-            let known: Vec<&str> = RULES.iter().flat_map(|rule| rule.names).copied().collect();
-            return Err(TokenizerError::UnknownPreTokenizer {
-                name: super::error::excerpt(name),
-                known: known.join(", "),
-            });
-        };
+        let rule = rule(name)?;
         let stages = rule.patterns.iter().map(|pattern| Stage::new(pattern)).collect::<Result<_, _>>()?;
         Ok(Self { stages, whole_words: rule.whole_words, add_bos: rule.add_bos })
     }
@@ -163,6 +157,31 @@ impl PreTokenizer {
         words.retain(|word| !word.is_empty());
         words
     }
+}
+
+/// A rule as `tokenizer.json` files write it.
+pub(crate) struct WordPatterns {
+    /// Regular expressions with look-ahead; each cuts what the one before left.
+    pub(crate) patterns: Vec<String>,
+    /// A word that is a token as a whole is not merged from its bytes.
+    pub(crate) whole_words: bool,
+}
+
+/// The rule called `name`, with the published patterns.
+pub(crate) fn word_patterns(name: &str) -> Result<WordPatterns, TokenizerError> {
+    let rule = rule(name)?;
+    let published = |pattern: &&str| match pattern.strip_suffix(r"|\s+") {
+        Some(head) => format!(r"{head}|\s+(?!\S)|\s+"),
+        None => (*pattern).to_owned(),
+    };
+    Ok(WordPatterns { patterns: rule.patterns.iter().map(published).collect(), whole_words: rule.whole_words })
+}
+
+fn rule(name: &str) -> Result<&'static Rule, TokenizerError> {
+    RULES.iter().find(|rule| rule.names.contains(&name)).ok_or_else(|| {
+        let known: Vec<&str> = RULES.iter().flat_map(|rule| rule.names).copied().collect();
+        TokenizerError::UnknownPreTokenizer { name: super::error::excerpt(name), known: known.join(", ") }
+    })
 }
 
 struct Stage {

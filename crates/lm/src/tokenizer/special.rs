@@ -91,6 +91,15 @@ pub(super) struct DefaultIds {
     pub unknown: Option<u32>,
 }
 
+/// Roles by the texts of their tokens.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct RoleTexts<'a> {
+    pub bos: Option<&'a str>,
+    pub eos: Option<&'a str>,
+    pub unknown: Option<&'a str>,
+    pub padding: Option<&'a str>,
+}
+
 impl SpecialTokens {
     /// Reads `tokenizer.ggml.*_token_id`, completes them by well-known texts, and makes control
     /// tokens of the texts found so.
@@ -104,41 +113,55 @@ impl SpecialTokens {
         let fitting = |id: Option<u32>| id.filter(|&id| (id as usize) < size);
         let bos = read("bos_token_id")?.or(fitting(defaults.bos));
         let eos = read("eos_token_id")?.or(fitting(defaults.eos));
-        let mut end_of_turn = read("eot_token_id")?;
+        let end_of_turn = read("eot_token_id")?;
         let mut end_of_generation: Vec<u32> = Vec::new();
         for name in ["eom_token_id", "fim_pad_token_id", "fim_rep_token_id", "fim_sep_token_id"] {
             end_of_generation.extend(read(name)?);
         }
+        let unknown = read("unknown_token_id")?.or(fitting(defaults.unknown));
+        let padding = read("padding_token_id")?;
+        Ok(Self { bos, eos, end_of_turn, unknown, padding, end_of_generation }.completed(vocabulary))
+    }
 
+    /// Roles by the texts of tokens; `end_of_generation` are ids that end generation besides.
+    pub fn from_texts(vocabulary: &mut Vocabulary, texts: &RoleTexts<'_>, end_of_generation: &[u32]) -> Self {
+        let find = |text: Option<&str>| text.and_then(|text| vocabulary.find(text));
+        let size = vocabulary.len();
+        let special = Self {
+            bos: find(texts.bos),
+            eos: find(texts.eos),
+            end_of_turn: None,
+            unknown: find(texts.unknown),
+            padding: find(texts.padding),
+            end_of_generation: end_of_generation.iter().copied().filter(|&id| (id as usize) < size).collect(),
+        };
+        special.completed(vocabulary)
+    }
+
+    /// Adds roles that follow from well-known texts, and makes control tokens of these.
+    fn completed(mut self, vocabulary: &mut Vocabulary) -> Self {
         let inner_end = inner_end(vocabulary);
         for text in END_OF_TURN_TEXTS {
             if let Some(id) = vocabulary.find(text).filter(|&id| Some(id) != inner_end) {
-                end_of_turn.get_or_insert(id);
-                end_of_generation.push(id);
+                self.end_of_turn.get_or_insert(id);
+                self.end_of_generation.push(id);
             }
         }
-        end_of_generation.extend(END_OF_GENERATION_TEXTS.iter().filter_map(|text| vocabulary.find(text)));
+        let ends = &mut self.end_of_generation;
+        ends.extend(END_OF_GENERATION_TEXTS.iter().filter_map(|text| vocabulary.find(text)));
         // Gemma and Qwen have `</s>` as ordinary text (a closing tag of HTML).
-        end_of_generation.extend(vocabulary.find("</s>").filter(|&id| vocabulary.kind(id) == Some(TokenKind::Control)));
-        for id in &end_of_generation {
+        ends.extend(vocabulary.find("</s>").filter(|&id| vocabulary.kind(id) == Some(TokenKind::Control)));
+        for id in ends.iter() {
             vocabulary.set_kind(*id, TokenKind::Control);
         }
         for id in FILL_IN_TEXTS.iter().filter_map(|text| vocabulary.find(text)).collect::<Vec<_>>() {
             vocabulary.set_kind(id, TokenKind::Control);
         }
-
-        end_of_generation.extend(eos);
-        end_of_generation.extend(end_of_turn);
-        end_of_generation.sort_unstable();
-        end_of_generation.dedup();
-        Ok(Self {
-            bos,
-            eos,
-            end_of_turn,
-            unknown: read("unknown_token_id")?.or(fitting(defaults.unknown)),
-            padding: read("padding_token_id")?,
-            end_of_generation,
-        })
+        ends.extend(self.eos);
+        ends.extend(self.end_of_turn);
+        ends.sort_unstable();
+        ends.dedup();
+        self
     }
 
     /// True when generation ends with `id`.

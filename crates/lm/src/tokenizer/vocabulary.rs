@@ -85,8 +85,13 @@ impl Vocabulary {
         let kinds = read_kinds(metadata, size)?;
         let scores = read_scores(metadata, size)?;
 
+        Self::from_parts(texts, kinds, scores)
+    }
+
+    /// A table of texts, which are unique or empty, with as many kinds, and scores or none.
+    pub fn from_parts(texts: StringArray, kinds: Vec<TokenKind>, scores: Vec<f32>) -> Result<Self, TokenizerError> {
         let hasher = DefaultHashBuilder::default();
-        let mut ids = HashTable::with_capacity(size);
+        let mut ids = HashTable::with_capacity(texts.len());
         let mut longest = 0;
         for (id, text) in (0u32..).zip(texts.iter()) {
             longest = longest.max(text.len());

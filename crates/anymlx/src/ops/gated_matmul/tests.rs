@@ -16,6 +16,7 @@ fn weight(device: &MlxDevice, encoding: TensorType, rows: usize, columns: usize,
     let (dtype, elements) = match encoding {
         TensorType::Dense(dtype) => (dtype, values.len()),
         TensorType::Quantized(_) => (DType::U8, bytes.len()),
+        TensorType::Mlx(_) => unreachable!("not among these encodings"),
     };
     Weight::new(device.buffer_from_slice(&bytes, dtype, [elements]).unwrap(), encoding, rows, columns).unwrap()
 }

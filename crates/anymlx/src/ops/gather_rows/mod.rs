@@ -1,6 +1,7 @@
 //! Rows of a table by number: the embedding of tokens.
 
 mod cpu;
+pub(super) mod mlx;
 #[cfg(test)]
 mod tests;
 
@@ -12,7 +13,8 @@ use super::{
 };
 use crate::{CommandEncoder, DType, KernelKey, Launch, MlxBuffer, Result, Weight, read, registry::BuiltIn, write};
 
-pub(super) const GPU: &str = gpu_text!("../gpu/quant.h", "../gpu/dense.h", "gather_rows.gpu.cpp");
+pub(super) const GPU: &str =
+    gpu_text!("../gpu/quant.h", "../gpu/quant_codebook.h", "../gpu/dense.h", "gather_rows.gpu.cpp");
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -41,7 +43,8 @@ pub fn gather_rows(
     check.dtype("ids", ids, &[DType::U32])?;
     check.bytes("ids", ids)?;
     check.dtype("output", output, &[DType::F32])?;
-    let encoding = super::matmul::check_encoding(check, "table", table)?;
+    let layout = super::matmul::mlx::layout_of(table);
+    let encoding = if layout.is_some() { 0 } else { super::matmul::check_encoding(check, "table", table)? };
     if encoder.device().runs_gpu_kernels() {
         super::gpu::check_format(check, "table", table.encoding())?;
     }
@@ -57,6 +60,9 @@ pub fn gather_rows(
             table.columns()
         ),
     )?;
+    if let Some(layout) = layout {
+        return mlx::gather_rows(encoder, (table, layout), ids, output, factor);
+    }
     let block = Block {
         table_rows: check.u32("table rows", table.rows())?,
         columns: check.u32("columns", columns)?,

@@ -17,6 +17,7 @@ fn table(device: &MlxDevice, encoding: TensorType, rows: usize, columns: usize) 
     let (dtype, elements) = match encoding {
         TensorType::Dense(dtype) => (dtype, values.len()),
         TensorType::Quantized(_) => (DType::U8, bytes.len()),
+        TensorType::Mlx(_) => unreachable!("not among these encodings"),
     };
     let data = device.buffer_from_slice(&bytes, dtype, [elements]).unwrap();
     (Weight::new(data, encoding, rows, columns).unwrap(), stored)

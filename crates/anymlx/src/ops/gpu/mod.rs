@@ -1,14 +1,19 @@
 //! What kernels for GPUs share: device code (`*.h` beside this file) and the list of all their texts.
 
 pub(super) mod stream;
+pub(crate) mod tables;
 
-use anymlx_formats::quant::{QuantType, TensorType};
+use anymlx_formats::{
+    mlx::{MlxType, Mode, Quantization},
+    quant::{QuantType, TensorType},
+};
 use anymlx_hal::dialect;
 
 use super::{attention, check::Check, panel_matmul};
 use crate::{DType, KernelKey, Result};
 
-/// The quantised layouts that `quant.h` unpacks.
+/// The quantised layouts that `quant.h` unpacks, which the fused kernels and those of tensor cores read. `quant_codebook.h`
+/// has the others.
 pub(super) const FORMATS: [QuantType; 10] = [
     QuantType::Q4_0,
     QuantType::Q4_1,
@@ -27,12 +32,21 @@ const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 pub(super) fn has_format(encoding: TensorType) -> bool {
     match encoding {
         TensorType::Dense(dtype) => FLOATS.contains(&dtype),
-        TensorType::Quantized(quant) => FORMATS.contains(&quant),
+        TensorType::Quantized(_) => true,
+        TensorType::Mlx(_) => true,
     }
 }
 
-/// All of them.
-#[cfg(test)]
+/// True for the encodings that every kernel for GPUs reads, the fused ones and those of tensor cores too.
+pub(super) fn is_common(encoding: TensorType) -> bool {
+    match encoding {
+        TensorType::Quantized(quant) => FORMATS.contains(&quant),
+        TensorType::Dense(_) => has_format(encoding),
+        TensorType::Mlx(_) => false,
+    }
+}
+
+/// All of these.
 pub(super) fn encodings() -> impl Iterator<Item = TensorType> {
     FLOATS.into_iter().map(TensorType::Dense).chain(FORMATS.into_iter().map(TensorType::Quantized))
 }
@@ -72,10 +86,16 @@ pub struct GpuText {
 pub fn texts() -> Vec<GpuText> {
     let single = [TensorType::Dense(DType::F32)];
     let caches = [DType::F16, DType::F32].map(TensorType::Dense);
-    let weights: Vec<TensorType> =
-        FLOATS.map(TensorType::Dense).into_iter().chain(FORMATS.map(TensorType::Quantized)).collect();
+    let quantized_caches = super::kv_cache_quantize::ENCODINGS.map(TensorType::Quantized);
+    let weights: Vec<TensorType> = FLOATS
+        .map(TensorType::Dense)
+        .into_iter()
+        .chain(QuantType::ALL.iter().copied().map(TensorType::Quantized))
+        .collect();
+    let common: Vec<TensorType> = encodings().collect();
     let quantized = FORMATS.map(TensorType::Quantized);
-    let portable: [(&'static str, &'static str, &[TensorType]); 24] = [
+    let layouts = mlx_layouts();
+    let portable: [(&'static str, &'static str, &[TensorType]); 28] = [
         ("add_rms_norm", super::add_rms_norm::GPU, &single),
         ("argmax", super::argmax::GPU, &single),
         ("attention", super::attention::gpu::GPU, &caches),
@@ -87,9 +107,13 @@ pub fn texts() -> Vec<GpuText> {
         ("gated_projection", super::gated_projection::gpu::GPU, &quantized),
         ("gather_rows", super::gather_rows::GPU, &weights),
         ("increment", super::increment::GPU, &single),
+        ("kv_cache_expand", super::kv_cache_expand::GPU, &quantized_caches),
+        ("kv_cache_quantize", super::kv_cache_quantize::GPU, &quantized_caches),
         ("kv_cache_write", super::kv_cache_write::GPU, &single),
         ("matmul", super::matmul::gpu::MATMUL, &weights),
-        ("panels", super::panels::GPU, &weights),
+        ("mlx_gather_rows", super::gather_rows::mlx::GPU, &layouts),
+        ("mlx_matmul", super::matmul::mlx::gpu::GPU, &layouts),
+        ("panels", super::panels::GPU, &common),
         ("project", super::project::gpu::GPU, &quantized),
         ("project_add", super::project_add::gpu::GPU, &quantized),
         ("quantize_activations", super::quantize_activations::GPU, &single),
@@ -127,6 +151,22 @@ pub fn texts() -> Vec<GpuText> {
     let portable = portable.into_iter().flat_map(|text| of_operation(TextLanguage::Portable, text));
     let metal = metal.into_iter().flat_map(|text| of_operation(TextLanguage::Metal, text));
     portable.chain(metal).chain(products).chain(tiles).collect()
+}
+
+/// One layout of MLX for each number of bits and each mode, with every group size and type of scales among them.
+fn mlx_layouts() -> Vec<TensorType> {
+    let affine = [
+        (2, 32, DType::F32),
+        (3, 64, DType::F16),
+        (4, 64, DType::BF16),
+        (5, 128, DType::BF16),
+        (6, 32, DType::F16),
+        (8, 128, DType::F32),
+    ];
+    let affine = affine.map(|(bits, group, scales)| (Mode::Affine, bits, group, scales));
+    let others = [(Mode::Mxfp4, 4, 32, DType::U8), (Mode::Mxfp8, 8, 32, DType::U8), (Mode::Nvfp4, 4, 16, DType::U8)];
+    let layout = |(mode, bits, group, scales)| MlxType::new(Quantization::new(mode, bits, group).ok()?, scales).ok();
+    affine.into_iter().chain(others).filter_map(layout).map(TensorType::Mlx).collect()
 }
 
 #[cfg(test)]

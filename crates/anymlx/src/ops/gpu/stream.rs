@@ -82,7 +82,7 @@ impl<'a> StreamInput<'a> {
 }
 
 fn applies(rows: usize, columns: usize, width: usize, encodings: impl IntoIterator<Item = TensorType>) -> bool {
-    let streams = |encoding| matches!(encoding, TensorType::Quantized(_)) && super::has_format(encoding);
+    let streams = |encoding| matches!(encoding, TensorType::Quantized(_)) && super::is_common(encoding);
     rows == 1 && columns > 0 && columns <= width && columns.is_multiple_of(32) && encodings.into_iter().all(streams)
 }
 

@@ -56,6 +56,16 @@ pub(crate) trait Lanes: Copy {
     /// The largest lane; NaN lanes are passed over.
     fn largest(self) -> f32;
 
+    /// As [`Self::load`], for inner loops that have checked their bounds outside.
+    ///
+    /// # Safety
+    /// `values` points to `WIDTH` values.
+    #[inline(always)]
+    unsafe fn load_at(values: *const f32) -> Self {
+        // SAFETY: the caller vouches for the values.
+        Self::load(unsafe { std::slice::from_raw_parts(values, Self::WIDTH) })
+    }
+
     /// Up to `WIDTH` values, the remaining lanes `fill`.
     #[inline(always)]
     fn load_partial(values: &[f32], fill: f32) -> Self {
@@ -78,6 +88,16 @@ pub(crate) trait Lanes: Copy {
 pub(crate) trait Element: Pod + Send + Sync {
     fn load<L: Lanes>(values: &[Self]) -> L;
     fn to_f32(self) -> f32;
+
+    /// As [`Self::load`], for inner loops that have checked their bounds outside.
+    ///
+    /// # Safety
+    /// `values` points to `WIDTH` values.
+    #[inline(always)]
+    unsafe fn load_at<L: Lanes>(values: *const Self) -> L {
+        // SAFETY: the caller vouches for the values.
+        Self::load(unsafe { std::slice::from_raw_parts(values, L::WIDTH) })
+    }
 
     /// Up to `WIDTH` values, the remaining lanes 0.
     #[inline(always)]

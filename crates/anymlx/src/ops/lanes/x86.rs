@@ -1,5 +1,5 @@
 //! The vectors of x86-64. AVX-512 needs Rust 1.89.
-#![allow(clippy::incompatible_msrv)]
+#![allow(clippy::incompatible_msrv, clippy::needless_range_loop)]
 
 use std::arch::x86_64::*;
 
@@ -271,10 +271,11 @@ impl Lanes for Avx512 {
     fn sum_each(vectors: [Self; 4]) -> [f32; 4] {
         // A loop and not `map`: see `lanes::map`.
         let mut halves = [Avx2::splat(0.0); 4];
-        for (half, vector) in halves.iter_mut().zip(vectors) {
-            let vector = vector.0;
+        for index in 0..4 {
+            let vector = vectors[index].0;
             // SAFETY: see above.
-            *half = Avx2(unsafe { _mm256_add_ps(_mm512_castps512_ps256(vector), _mm512_extractf32x8_ps::<1>(vector)) });
+            let half = unsafe { _mm256_add_ps(_mm512_castps512_ps256(vector), _mm512_extractf32x8_ps::<1>(vector)) };
+            halves[index] = Avx2(half);
         }
         Avx2::sum_each(halves)
     }

@@ -175,7 +175,7 @@ unsafe impl LaneKernel for Matmul {
 
 /// Adds up the products of each token's rows, in its own place.
 #[inline(always)]
-fn add_terms(sums: &mut [Sums], terms: usize) {
+pub(super) fn add_terms(sums: &mut [Sums], terms: usize) {
     for token in 0..sums.len() / terms {
         let mut total = sums[token * terms];
         for term in &sums[token * terms + 1..(token + 1) * terms] {
@@ -195,7 +195,8 @@ fn input_rows<'a>(invocation: &Invocation<'a>, block: &Block, tokens: Range<usiz
     }
     let layout = QuantizedLayout::new(columns).ok_or("columns are no multiple of 32")?;
     let bytes = invocation.input::<u8>(0);
-    let token_bytes = layout.row_bytes * (block.terms as usize).clamp(1, MAX_TERMS);
+    let terms = (block.terms as usize).clamp(1, MAX_TERMS);
+    let token_bytes = layout.row_bytes * terms;
     let bytes = &bytes[tokens.start * token_bytes..tokens.end * token_bytes];
-    Ok(Tokens::Quantized(QuantizedTokens { bytes, layout }))
+    Ok(Tokens::Quantized(QuantizedTokens { bytes, layout, terms }))
 }

@@ -5,11 +5,9 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{MatmulInput, Prepared, select::Problem};
 use crate::{
-    Binding, CommandEncoder, DType, Kernel, KernelKey, Launch, MlxBuffer, MlxBufferPool, NativeTexts, Result, Weight,
+    Binding, CommandEncoder, Kernel, KernelKey, Launch, MlxBuffer, NativeTexts, Result, Weight,
     ops::{
-        check::Check,
-        gated_activation::{Activation, gated_activation},
-        launch,
+        check::Check, gated_activation::Activation, gated_matmul::composite, launch,
         quantize_activations::QuantizedLayout,
     },
     read,
@@ -18,12 +16,18 @@ use crate::{
 };
 
 pub(in crate::ops) const MATMUL: &str =
-    gpu_text!("../gpu/quant.h", "../gpu/dense.h", "../gpu/matvec.h", "matmul.gpu.cpp");
+    gpu_text!("../gpu/quant.h", "../gpu/quant_codebook.h", "../gpu/dense.h", "../gpu/matvec.h", "matmul.gpu.cpp");
 /// What takes tiles on Apple's matrix units.
-pub(in crate::ops) const MATMUL_SIMDGROUP: &str =
-    gpu_text!("../gpu/quant.h", "../gpu/dense.h", "../gpu/matvec.h", "matmul_simdgroup.metal");
+pub(in crate::ops) const MATMUL_SIMDGROUP: &str = gpu_text!(
+    "../gpu/quant.h",
+    "../gpu/quant_codebook.h",
+    "../gpu/dense.h",
+    "../gpu/matvec.h",
+    "matmul_simdgroup.metal"
+);
 pub(in crate::ops) const GATED_MATMUL: &str = gpu_text!(
     "../gpu/quant.h",
+    "../gpu/quant_codebook.h",
     "../gpu/dense.h",
     "../gpu/activation.h",
     "../gpu/matvec.h",
@@ -206,14 +210,7 @@ pub(in crate::ops) fn gated_matmul(
         let bindings = [read(prepared.input), read(gate.data()), read(up.data()), write(output)];
         return dispatch.record(encoder, &bindings);
     }
-    // The pool is only where the encoder takes its scratch from.
-    let pool = &mut MlxBufferPool::new();
-    let projections =
-        [encoder.scratch(pool, DType::F32, output.shape())?, encoder.scratch(pool, DType::F32, output.shape())?];
-    for (weight, projection) in [gate, up].into_iter().zip(&projections) {
-        super::matmul(encoder, input, weight, projection, None)?;
-    }
-    gated_activation(encoder, &projections[0], &projections[1], output, activation)
+    composite(encoder, input, [gate, up], output, activation)
 }
 
 #[cfg(test)]

@@ -4,18 +4,20 @@
 //! * `part.rs` is what a method does: sixteen weight rows times a few tokens.
 //! * `cpu.rs` walks the parts and writes the output.
 //! * `quantized/` and `dense/` hold the methods.
+//! * `mlx/` multiplies matrices in MLX's layout, whose scales lie apart.
 //! * `gpu.rs` chooses among the kernels for GPUs.
 
 pub(in crate::ops) mod cpu;
 mod dense;
 pub(in crate::ops) mod gpu;
+pub(in crate::ops) mod mlx;
 mod part;
 mod quantized;
 mod select;
 #[cfg(test)]
 mod tests;
 
-use anymlx_formats::quant::{QuantType, TensorType};
+use anymlx_formats::quant::TensorType;
 
 use super::{check::Check, lanes, quantize_activations::check_quantized};
 use crate::{
@@ -25,12 +27,19 @@ use select::{Plan, Problem};
 
 /// True for the encodings of weights that [`matmul`] multiplies.
 pub fn can_multiply(encoding: TensorType) -> bool {
-    use QuantType::{Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
     match encoding {
         TensorType::Dense(dtype) => matches!(dtype, DType::F32 | DType::F16 | DType::BF16),
-        TensorType::Quantized(quant) => {
-            matches!(quant, Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q8_0 | Q2_K | Q3_K | Q4_K | Q5_K | Q6_K)
-        }
+        TensorType::Quantized(_) => true,
+        TensorType::Mlx(_) => true,
+    }
+}
+
+/// True for the encodings of weights whose products use the 8-bit form of activations, where it is given.
+pub fn reads_8_bit_activations(encoding: TensorType) -> bool {
+    match encoding {
+        TensorType::Dense(_) => false,
+        TensorType::Quantized(_) => true,
+        TensorType::Mlx(layout) => mlx::has_integer_codes(layout),
     }
 }
 
@@ -70,12 +79,15 @@ pub fn matmul(
 ) -> Result<()> {
     let check = Check::new("matmul");
     let prepared = Prepared::new(check, input, &[("weight", weight)], output)?;
-    let mut bindings = vec![read(prepared.input), read(weight.data()), write(output)];
     if let Some(bias) = bias {
         check.dtype("bias", bias, &[DType::F32])?;
         check.shape("bias", bias, &[weight.rows()])?;
-        bindings.push(read(bias));
     }
+    if let Some(layout) = mlx::layout_of(weight) {
+        return mlx::matmul(encoder, &prepared, (weight, layout), output, bias);
+    }
+    let mut bindings = vec![read(prepared.input), read(weight.data()), write(output)];
+    bindings.extend(bias.map(read));
     if encoder.device().runs_gpu_kernels() {
         return gpu::matmul(encoder, &prepared, weight, output, bias);
     }
@@ -87,6 +99,8 @@ pub(in crate::ops) struct Prepared<'a> {
     check: Check,
     /// The form of the input that the method reads.
     pub(in crate::ops) input: &'a MlxBuffer,
+    /// The input in `f32`.
+    values: &'a MlxBuffer,
     problem: Problem,
     plan: Plan,
 }
@@ -114,7 +128,9 @@ impl<'a> Prepared<'a> {
             ),
         )?;
         for (name, weight) in weights {
-            check_encoding(check, name, weight)?;
+            if mlx::layout_of(weight).is_none() {
+                check_encoding(check, name, weight)?;
+            }
             check.that(
                 can_multiply(weight.encoding()),
                 format_args!("{name} is {}, for which there is no kernel", weight.encoding()),
@@ -136,7 +152,7 @@ impl<'a> Prepared<'a> {
             format_args!("output is {:?}, needed [{tokens}, {}]", output.shape(), first.rows()),
         )?;
         let encoding = |index: usize| weights[index.min(weights.len() - 1)].1.encoding();
-        let quantizes = |index| matches!(encoding(index), TensorType::Quantized(_));
+        let quantizes = |index| reads_8_bit_activations(encoding(index));
         let mut terms = 1;
         let quantized = match input.quantized {
             Some(quantized) if quantizes(0) && quantizes(1) => {
@@ -157,7 +173,8 @@ impl<'a> Prepared<'a> {
             quantized_input: quantized.is_some(),
             terms,
         };
-        Ok(Self { check, input: quantized.unwrap_or(input.values), problem, plan: select::plan(&problem) })
+        let plan = select::plan(&problem);
+        Ok(Self { check, input: quantized.unwrap_or(input.values), values: input.values, problem, plan })
     }
 
     /// True when the method reads the 8-bit form of the input.
@@ -201,6 +218,7 @@ pub(in crate::ops) fn check_encoding(check: Check, name: &str, weight: &Weight) 
     let supported = match weight.encoding() {
         TensorType::Dense(dtype) => matches!(dtype, DType::F32 | DType::F16 | DType::BF16),
         TensorType::Quantized(_) => true,
+        TensorType::Mlx(_) => false,
     };
     let number = weight.encoding().ggml_id().filter(|_| supported);
     number.ok_or_else(|| {

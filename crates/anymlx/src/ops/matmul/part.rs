@@ -37,17 +37,11 @@ pub(super) enum Tokens<'a> {
 pub(super) struct QuantizedTokens<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) layout: QuantizedLayout,
+    /// Rows that make one token: 2 where the form was made in two steps.
+    pub(super) terms: usize,
 }
 
 impl<'a> QuantizedTokens<'a> {
-    /// One token.
-    ///
-    /// # Panics
-    /// When there are fewer tokens.
-    pub(super) fn row(&self, token: usize) -> QuantizedRow<'a> {
-        self.layout.split(&self.bytes[token * self.layout.row_bytes..(token + 1) * self.layout.row_bytes])
-    }
-
     pub(super) fn rows(&self) -> impl Iterator<Item = QuantizedRow<'a>> + use<'a> {
         let layout = self.layout;
         self.bytes.chunks_exact(layout.row_bytes).map(move |row| layout.split(row))

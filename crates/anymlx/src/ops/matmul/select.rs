@@ -4,8 +4,8 @@ use anymlx_formats::quant::TensorType;
 
 use super::part::ROWS;
 
-/// The most tokens of one item. Their sums stay in the first-level cache.
-pub(super) const MAX_TOKEN_BLOCK: usize = 256;
+/// The most tokens of one item: a multiple of what the inner loops of any level take together.
+pub(super) const MAX_TOKEN_BLOCK: usize = 264;
 
 /// The most rows of 8-bit activations that make one token.
 pub(super) const MAX_TERMS: usize = 2;
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn every_product_belongs_to_one_item() {
-        for tokens in [1, 4, 5, 256, 257, 512, 1000] {
+        for tokens in [1, 4, 5, 264, 265, 512, 1000] {
             for rows in [1, 16, 17, 640, 262_144] {
                 let plan = plan(&problem(tokens, rows, 640, QuantType::Q5_0));
                 let blocks = tokens.div_ceil(plan.token_block);

@@ -115,7 +115,7 @@ impl<'a> Products<'a> {
             columns,
             multiprocessors: device.compute_units(),
         };
-        let known = weights.iter().all(|weight| gpu::has_format(weight.encoding()) && weight.columns() == columns);
+        let known = weights.iter().all(|weight| gpu::is_common(weight.encoding()) && weight.columns() == columns);
         (known && products.plan(shape_of(weights)).is_some()).then_some(products)
     }
 

@@ -53,6 +53,7 @@ fn every_encoding_is_unpacked() {
                 let dtype = match encoding {
                     TensorType::Dense(dtype) => dtype,
                     TensorType::Quantized(_) => DType::U8,
+                    TensorType::Mlx(_) => unreachable!("not among these encodings"),
                 };
                 let elements = bytes.len() / dtype.size_of();
                 let data = device.buffer_from_slice(&bytes, dtype, [elements]).unwrap();

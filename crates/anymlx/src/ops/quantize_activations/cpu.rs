@@ -1,7 +1,7 @@
 //! One item is one row.
 
 use super::Block;
-use super::layout::{GROUP, QuantizedLayout, QuantizedRowMut, SUM_GROUP};
+use super::layout::{GROUP, QuantizedLayout, QuantizedRowMut, STEP_RATIO, SUM_GROUP};
 use crate::{
     Invocation, KernelResult,
     ops::lanes::{LaneKernel, Lanes},
@@ -51,6 +51,21 @@ pub(super) fn quantize_group_of(values: &[f32; GROUP], group: usize, row: &mut Q
     row.sums[2 * group] = sum(&quants[..SUM_GROUP]);
     row.sums[2 * group + 1] = sum(&quants[SUM_GROUP..]);
     scale
+}
+
+/// Quantises what the first step, of scale `scale`, has left of the values of one group.
+#[inline(always)]
+pub(super) fn quantize_rest_of(values: &[f32; GROUP], scale: f32, group: usize, row: &mut QuantizedRowMut<'_>) {
+    let scale = scale / STEP_RATIO as f32;
+    let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+    let quants = &mut row.quants.as_chunks_mut::<GROUP>().0[group];
+    for (quant, value) in quants.iter_mut().zip(values) {
+        // What lies half a step away would round to 128.
+        *quant = ((value * inverse).clamp(-127.0, 127.0) + ROUNDING).to_bits() as i8;
+    }
+    row.scales[group] = scale;
+    row.sums[2 * group] = sum(&quants[..SUM_GROUP]);
+    row.sums[2 * group + 1] = sum(&quants[SUM_GROUP..]);
 }
 
 /// Zeroes what follows the groups of a row.

@@ -15,6 +15,8 @@
 pub(in crate::ops) const GROUP: usize = 32;
 /// Values that share a sum.
 pub(in crate::ops) const SUM_GROUP: usize = 16;
+/// How much finer the second of two steps is on CPUs: a power of two, so that both can be joined into one of 16 bits.
+pub(in crate::ops) const STEP_RATIO: u32 = 256;
 /// Alignment of rows.
 pub(in crate::ops) const ALIGNMENT: usize = 64;
 
@@ -39,6 +41,18 @@ impl QuantizedLayout {
         let used = groups.checked_mul(size_of::<f32>() + 2 * size_of::<i16>())?.checked_add(columns)?;
         let lines = used.div_ceil(ALIGNMENT) | 1;
         Some(Self { columns, groups, row_bytes: lines.checked_mul(ALIGNMENT)? })
+    }
+
+    /// Where the scales of a row begin.
+    #[inline(always)]
+    pub(in crate::ops) fn scales_offset(&self) -> usize {
+        self.columns
+    }
+
+    /// Where the sums of a row begin.
+    #[inline(always)]
+    pub(in crate::ops) fn sums_offset(&self) -> usize {
+        self.columns + self.groups * size_of::<f32>()
     }
 
     /// The parts of one row.

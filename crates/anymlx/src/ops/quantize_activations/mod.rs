@@ -15,7 +15,7 @@ use super::{
 use crate::{CommandEncoder, DType, MlxBuffer, Result, read, write};
 
 pub use layout::quantized_activation_bytes;
-pub(in crate::ops) use layout::{ALIGNMENT, GROUP, QuantizedLayout, QuantizedRow, SUM_GROUP};
+pub(in crate::ops) use layout::{ALIGNMENT, GROUP, QuantizedLayout, QuantizedRow, STEP_RATIO, SUM_GROUP};
 pub use refined::quantize_activations_refined;
 
 pub(super) const GPU: &str = gpu_text!("quantize_activations.gpu.cpp");

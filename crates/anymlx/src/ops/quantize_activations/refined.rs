@@ -16,6 +16,7 @@ use crate::{
 
 /// As [`quantize_activations`](super::quantize_activations), with two rows of output for each row of input: the 8-bit
 /// form, and the 8-bit form of what it leaves over. Products that are given both add them up, and are as good as exact.
+/// On CPUs the scales of the second row are those of the first divided by 256.
 ///
 /// Where memory sets the pace, as with a token at a time, the second product costs little.
 ///
@@ -55,7 +56,7 @@ unsafe impl LaneKernel for Refined {
                 for ((left, value), quant) in left.iter_mut().zip(values).zip(&first.quants[group * GROUP..]) {
                     *left = value - scale * f32::from(*quant);
                 }
-                cpu::quantize_group_of(&left, group, &mut second);
+                cpu::quantize_rest_of(&left, scale, group, &mut second);
             }
             for row in [&mut first, &mut second] {
                 cpu::clear_surplus(groups.len(), row);

@@ -69,7 +69,12 @@ fn missing_files_get_the_nearest_files_of_their_folder() {
     let expected = format!("nearest files: `{}`", folder.path().join("qwen2-0_5b.gguf").display());
     assert!(message.ends_with(&expected), "{message}");
     let message = resolve_error(folder.path().to_str().unwrap());
-    assert!(message.ends_with("is a folder, needed a file; files in it: `qwen2-0_5b.gguf`, `zebra.gguf`"), "{message}");
+    assert!(
+        message.ends_with(
+            "is a folder without a `config.json`, needed a file; files in it: `qwen2-0_5b.gguf`, `zebra.gguf`"
+        ),
+        "{message}"
+    );
     assert!(resolve_error("/no/such/folder/at-all.gguf").contains("no such file"));
 }
 

@@ -1,4 +1,7 @@
 //! Kernels: spans of keys and the join of their sums for few queries, tiles for many.
+//!
+//! Inner loops run over indices, for what [`lanes`](crate::ops::lanes) says of closures and adapters.
+#![allow(clippy::needless_range_loop)]
 
 mod join;
 mod spans;

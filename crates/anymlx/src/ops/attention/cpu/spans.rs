@@ -156,16 +156,22 @@ fn dots<L: Lanes, T: Element, const H: usize>(queries: &[&[f32]; H], keys: &[&[T
     let whole = head_dim / L::WIDTH * L::WIDTH;
     let mut sums = [[L::splat(0.0); H]; AT_ONCE];
     let mut lanes = [L::splat(0.0); AT_ONCE];
-    for at in (0..whole).step_by(L::WIDTH) {
-        for key in 0..AT_ONCE {
-            lanes[key] = T::load(&keys[key][at..]);
-        }
-        for head in 0..H {
-            let query = L::load(&queries[head][at..]);
+    assert!(queries.iter().all(|query| query.len() == head_dim) && keys.iter().all(|key| key.len() == head_dim));
+    let mut at = 0;
+    while at < whole {
+        // SAFETY: queries and keys have `head_dim` dimensions.
+        unsafe {
             for key in 0..AT_ONCE {
-                sums[key][head] = query.mul_add(lanes[key], sums[key][head]);
+                lanes[key] = T::load_at(keys[key].as_ptr().add(at));
+            }
+            for head in 0..H {
+                let query = L::load_at(queries[head].as_ptr().add(at));
+                for key in 0..AT_ONCE {
+                    sums[key][head] = query.mul_add(lanes[key], sums[key][head]);
+                }
             }
         }
+        at += L::WIDTH;
     }
     if whole < head_dim {
         for key in 0..AT_ONCE {
@@ -181,12 +187,9 @@ fn dots<L: Lanes, T: Element, const H: usize>(queries: &[&[f32]; H], keys: &[&[T
     let mut results = [[0.0; H]; AT_ONCE];
     for key in 0..AT_ONCE {
         let mut padded = [L::splat(0.0); 4];
-        for (padded, sum) in padded.iter_mut().zip(sums[key]) {
-            *padded = sum;
-        }
-        for (result, sum) in results[key].iter_mut().zip(L::sum_each(padded)) {
-            *result = sum;
-        }
+        padded[..H].copy_from_slice(&sums[key][..H]);
+        let sums = L::sum_each(padded);
+        results[key].copy_from_slice(&sums[..H]);
     }
     results
 }
@@ -246,15 +249,18 @@ fn accumulate_block<L: Lanes, T: Element, const H: usize, const N: usize>(
         }
     }
     let mut lanes = [L::splat(0.0); N];
-    for (key, row) in values.chunks_exact(head_dim).enumerate().take(SPAN) {
-        let row = &row[at..at + N * L::WIDTH];
-        for n in 0..N {
-            lanes[n] = T::load(&row[n * L::WIDTH..]);
-        }
-        for head in 0..H {
-            let weight = L::splat(weights[head][key]);
+    assert!(at + N * L::WIDTH <= head_dim);
+    for key in 0..(values.len() / head_dim).min(SPAN) {
+        // SAFETY: the key is among the values and the weights, the dimensions among those of a head.
+        unsafe {
             for n in 0..N {
-                sums[head][n] = lanes[n].mul_add(weight, sums[head][n]);
+                lanes[n] = T::load_at(values.as_ptr().add(key * head_dim + at + n * L::WIDTH));
+            }
+            for head in 0..H {
+                let weight = L::splat(*weights[head].get_unchecked(key));
+                for n in 0..N {
+                    sums[head][n] = lanes[n].mul_add(weight, sums[head][n]);
+                }
             }
         }
     }

@@ -199,37 +199,42 @@ fn score<L: Lanes, T: Element>(
 
 #[inline(always)]
 fn convert<L: Lanes, T: Element>(from: &[T], to: &mut [f32]) {
-    let mut inputs = from.chunks_exact(L::WIDTH);
-    let mut outputs = to.chunks_exact_mut(L::WIDTH);
-    for (input, output) in inputs.by_ref().zip(outputs.by_ref()) {
-        T::load::<L>(input).store(output);
+    let to = &mut to[..from.len()];
+    let whole = from.len() / L::WIDTH * L::WIDTH;
+    let mut at = 0;
+    while at < whole {
+        T::load::<L>(&from[at..]).store(&mut to[at..]);
+        at += L::WIDTH;
     }
-    for (input, output) in inputs.remainder().iter().zip(outputs.into_remainder()) {
-        *output = input.to_f32();
+    while at < from.len() {
+        to[at] = from[at].to_f32();
+        at += 1;
     }
 }
 
 #[inline(always)]
 fn score_block<L: Lanes, const N: usize>(queries: &[f32], keys: &[f32], scores: &mut [f32]) {
-    let head_dim = keys.len() / AT_ONCE;
-    let [a, b, c, d] = std::array::from_fn(|key| &keys[key * head_dim..][..head_dim]);
+    let (head_dim, width) = (keys.len() / AT_ONCE, N * L::WIDTH);
+    let (queries, scores) = (&queries[..head_dim * width], &mut scores[..AT_ONCE * width]);
     let mut sums = [[L::splat(0.0); N]; AT_ONCE];
     let mut lanes = [L::splat(0.0); N];
-    let keys = a.iter().zip(b).zip(c).zip(d);
-    for (query, (((a, b), c), d)) in queries.chunks_exact(N * L::WIDTH).zip(keys) {
-        for n in 0..N {
-            lanes[n] = L::load(&query[n * L::WIDTH..]);
-        }
-        for (sums, key) in sums.iter_mut().zip([a, b, c, d]) {
-            let key = L::splat(*key);
+    for dim in 0..head_dim {
+        // SAFETY: the slices were cut to the `head_dim` dimensions.
+        unsafe {
             for n in 0..N {
-                sums[n] = lanes[n].mul_add(key, sums[n]);
+                lanes[n] = L::load_at(queries.as_ptr().add(dim * width + n * L::WIDTH));
+            }
+            for key in 0..AT_ONCE {
+                let value = L::splat(*keys.get_unchecked(key * head_dim + dim));
+                for n in 0..N {
+                    sums[key][n] = lanes[n].mul_add(value, sums[key][n]);
+                }
             }
         }
     }
-    for (sums, scores) in sums.iter().zip(scores.chunks_exact_mut(N * L::WIDTH)) {
+    for key in 0..AT_ONCE {
         for n in 0..N {
-            sums[n].store(&mut scores[n * L::WIDTH..]);
+            sums[key][n].store(&mut scores[key * width + n * L::WIDTH..]);
         }
     }
 }
@@ -254,7 +259,8 @@ fn weigh<L: Lanes>(
         let lanes = |key: usize| key * width + vector * L::WIDTH;
         let old_max = L::load(&rows.max[row..]);
         let mut max = old_max;
-        for (key, position) in span.clone().enumerate() {
+        for key in 0..span.len() {
+            let position = span.start + key;
             let mut score = L::load(&scores[lanes(key)..]);
             if masked {
                 let position = L::splat(position as f32);
@@ -292,8 +298,8 @@ fn accumulate<L: Lanes, T: Element>(
     let count = values.len() / head_dim;
     for first in (0..head_dim).step_by(DIMS) {
         let dims = DIMS.min(head_dim - first);
-        for (values, converted) in values.chunks_exact(head_dim).zip(&mut converted) {
-            convert::<L, T>(&values[first..first + dims], &mut converted[..dims]);
+        for key in 0..count {
+            convert::<L, T>(&values[key * head_dim + first..][..dims], &mut converted[key][..dims]);
         }
         let converted = &converted[..count];
         for row_block in row_blocks::<L>(row_count) {
@@ -340,27 +346,33 @@ fn accumulate_dims<L: Lanes, const N: usize, const D: usize>(
     first: usize,
 ) {
     let width = N * L::WIDTH;
+    let (weights, outputs) = (&weights[..values.len() * width], &mut outputs[..D * width]);
+    assert!(first + D <= DIMS);
     let mut sums = [[L::splat(0.0); N]; D];
-    for (dim, sums) in sums.iter_mut().enumerate() {
+    for dim in 0..D {
         for n in 0..N {
-            sums[n] = L::load(&outputs[dim * width + n * L::WIDTH..]).mul(keep[n]);
+            sums[dim][n] = L::load(&outputs[dim * width + n * L::WIDTH..]).mul(keep[n]);
         }
     }
     let mut lanes = [L::splat(0.0); N];
-    for (values, weights) in values.iter().zip(weights.chunks_exact(width)) {
-        for n in 0..N {
-            lanes[n] = L::load(&weights[n * L::WIDTH..]);
-        }
-        for (sums, value) in sums.iter_mut().zip(&values[first..first + D]) {
-            let value = L::splat(*value);
+    for key in 0..values.len() {
+        // SAFETY: the slices were cut to as many keys, and the dimensions are among `DIMS`.
+        unsafe {
             for n in 0..N {
-                sums[n] = lanes[n].mul_add(value, sums[n]);
+                lanes[n] = L::load_at(weights.as_ptr().add(key * width + n * L::WIDTH));
+            }
+            let values = values.get_unchecked(key);
+            for dim in 0..D {
+                let value = L::splat(*values.get_unchecked(first + dim));
+                for n in 0..N {
+                    sums[dim][n] = lanes[n].mul_add(value, sums[dim][n]);
+                }
             }
         }
     }
-    for (sums, outputs) in sums.iter().zip(outputs.chunks_exact_mut(width)) {
+    for dim in 0..D {
         for n in 0..N {
-            sums[n].store(&mut outputs[n * L::WIDTH..]);
+            sums[dim][n].store(&mut outputs[dim * width + n * L::WIDTH..]);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Products with `f32` activations as they are: those of dense weights, and the exact ones of quantised weights.
 
+mod decoded;
 mod element;
 mod rows;
 mod tile;
@@ -7,8 +8,9 @@ mod tile;
 use anymlx_formats::{
     DType,
     quant::{
-        BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0,
-        QuantType, TensorType,
+        BlockIQ1M, BlockIQ1S, BlockIQ2S, BlockIQ2XS, BlockIQ2XXS, BlockIQ3S, BlockIQ3XXS, BlockIQ4NL, BlockIQ4XS,
+        BlockMXFP4, BlockNVFP4, BlockQ1_0, BlockQ2_0, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0,
+        BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, BlockQ8K, BlockTQ1_0, BlockTQ2_0, QuantType, TensorType,
     },
 };
 
@@ -60,6 +62,22 @@ pub(super) fn method(encoding: TensorType, level: CpuLevel, tiled: bool) -> Resu
         TensorType::Quantized(QuantType::Q4_K) => at_level::<ByTile<Blocks<BlockQ4K>>>(level),
         TensorType::Quantized(QuantType::Q5_K) => at_level::<ByTile<Blocks<BlockQ5K>>>(level),
         TensorType::Quantized(QuantType::Q6_K) => at_level::<ByTile<Blocks<BlockQ6K>>>(level),
+        TensorType::Quantized(QuantType::IQ1_S) => decoded::method::<BlockIQ1S>(level),
+        TensorType::Quantized(QuantType::IQ1_M) => decoded::method::<BlockIQ1M>(level),
+        TensorType::Quantized(QuantType::IQ2_XXS) => decoded::method::<BlockIQ2XXS>(level),
+        TensorType::Quantized(QuantType::IQ2_XS) => decoded::method::<BlockIQ2XS>(level),
+        TensorType::Quantized(QuantType::IQ2_S) => decoded::method::<BlockIQ2S>(level),
+        TensorType::Quantized(QuantType::IQ3_XXS) => decoded::method::<BlockIQ3XXS>(level),
+        TensorType::Quantized(QuantType::IQ3_S) => decoded::method::<BlockIQ3S>(level),
+        TensorType::Quantized(QuantType::IQ4_NL) => decoded::method::<BlockIQ4NL>(level),
+        TensorType::Quantized(QuantType::IQ4_XS) => decoded::method::<BlockIQ4XS>(level),
+        TensorType::Quantized(QuantType::TQ1_0) => decoded::method::<BlockTQ1_0>(level),
+        TensorType::Quantized(QuantType::TQ2_0) => decoded::method::<BlockTQ2_0>(level),
+        TensorType::Quantized(QuantType::MXFP4) => decoded::method::<BlockMXFP4>(level),
+        TensorType::Quantized(QuantType::NVFP4) => decoded::method::<BlockNVFP4>(level),
+        TensorType::Quantized(QuantType::Q1_0) => decoded::method::<BlockQ1_0>(level),
+        TensorType::Quantized(QuantType::Q2_0) => decoded::method::<BlockQ2_0>(level),
+        TensorType::Quantized(QuantType::Q8_K) => decoded::method::<BlockQ8K>(level),
         _ => return Err(KernelFault(format!("{encoding} has no kernel"))),
     })
 }

@@ -6,11 +6,15 @@
 
 mod portable;
 mod unpack;
+mod unpack_codebook;
+pub(super) mod unpacked;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 use anymlx_formats::quant::{
-    BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, QuantType,
+    BlockIQ1M, BlockIQ1S, BlockIQ2S, BlockIQ2XS, BlockIQ2XXS, BlockIQ3S, BlockIQ3XXS, BlockIQ4NL, BlockIQ4XS,
+    BlockMXFP4, BlockNVFP4, BlockQ1_0, BlockQ2_0, BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0,
+    BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, BlockQ8K, BlockTQ1_0, BlockTQ2_0, QuantType,
 };
 
 use super::part::MultiplyQuantized;
@@ -18,6 +22,9 @@ use crate::{CpuLevel, KernelFault};
 
 /// The function that multiplies weights of this type.
 pub(super) fn method(quant: QuantType, level: CpuLevel, tiled: bool) -> Result<MultiplyQuantized, KernelFault> {
+    if let Some(method) = by_plain_form(quant, level, tiled) {
+        return Ok(method);
+    }
     match level {
         CpuLevel::Scalar => scalar(quant),
         #[cfg(target_arch = "x86_64")]
@@ -26,6 +33,40 @@ pub(super) fn method(quant: QuantType, level: CpuLevel, tiled: bool) -> Result<M
         CpuLevel::Avx512 => x86::avx512(quant, tiled),
         #[cfg(not(target_arch = "x86_64"))]
         _ => scalar(quant),
+    }
+}
+
+/// The method for types that are unpacked into the plain form.
+fn by_plain_form(quant: QuantType, level: CpuLevel, tiled: bool) -> Option<MultiplyQuantized> {
+    Some(match quant {
+        QuantType::IQ1_S => unpacked::method::<BlockIQ1S>(level, tiled),
+        QuantType::IQ1_M => unpacked::method::<BlockIQ1M>(level, tiled),
+        QuantType::IQ2_XXS => unpacked::method::<BlockIQ2XXS>(level, tiled),
+        QuantType::IQ2_XS => unpacked::method::<BlockIQ2XS>(level, tiled),
+        QuantType::IQ2_S => unpacked::method::<BlockIQ2S>(level, tiled),
+        QuantType::IQ3_XXS => unpacked::method::<BlockIQ3XXS>(level, tiled),
+        QuantType::IQ3_S => unpacked::method::<BlockIQ3S>(level, tiled),
+        QuantType::IQ4_NL => unpacked::method::<BlockIQ4NL>(level, tiled),
+        QuantType::IQ4_XS => unpacked::method::<BlockIQ4XS>(level, tiled),
+        QuantType::TQ1_0 => unpacked::method::<BlockTQ1_0>(level, tiled),
+        QuantType::TQ2_0 => unpacked::method::<BlockTQ2_0>(level, tiled),
+        QuantType::MXFP4 => unpacked::method::<BlockMXFP4>(level, tiled),
+        QuantType::NVFP4 => unpacked::method::<BlockNVFP4>(level, tiled),
+        QuantType::Q1_0 => unpacked::method::<BlockQ1_0>(level, tiled),
+        QuantType::Q2_0 => unpacked::method::<BlockQ2_0>(level, tiled),
+        QuantType::Q8_K => unpacked::method::<BlockQ8K>(level, tiled),
+        _ => return None,
+    })
+}
+
+/// The method for the plain form with `N` factors for each 32 columns.
+pub(super) fn plain_method<const N: usize>(level: CpuLevel, tiled: bool) -> MultiplyQuantized {
+    match level {
+        CpuLevel::Scalar => portable::multiply::<unpacked::Unpacked<N>>,
+        #[cfg(target_arch = "x86_64")]
+        _ => x86::plain::<N>(level, tiled),
+        #[cfg(not(target_arch = "x86_64"))]
+        _ => portable::multiply::<unpacked::Unpacked<N>>,
     }
 }
 

@@ -125,7 +125,7 @@ impl Unpack for BlockQ2K {
 
 /// 256 codes of two bits: those of 32 consecutive elements lie in the same bits of 32 bytes.
 #[inline(always)]
-fn two_bits(packed: &[u8; 64], codes: &mut [i8]) {
+pub(super) fn two_bits(packed: &[u8; 64], codes: &mut [i8]) {
     for (half, packed) in codes[..256].as_chunks_mut::<128>().0.iter_mut().zip(packed.as_chunks::<32>().0) {
         for (group, codes) in half.as_chunks_mut::<32>().0.iter_mut().enumerate() {
             for (code, byte) in codes.iter_mut().zip(packed) {

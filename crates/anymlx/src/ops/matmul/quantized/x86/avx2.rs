@@ -26,6 +26,12 @@ impl Level for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn dot_words(sum: __m256i, codes: __m256i, quants: __m256i) -> __m256i {
+        // SAFETY: the level has these instructions.
+        unsafe { _mm256_add_epi32(sum, _mm256_madd_epi16(codes, quants)) }
+    }
+
+    #[inline(always)]
     unsafe fn fifth_bits(bits: u32) -> __m256i {
         // SAFETY: the level has these instructions.
         unsafe {
@@ -48,77 +54,82 @@ const fn additions(max_code: i32) -> usize {
     }
 }
 
-impl Kernel for Avx2 {
-    const TOKENS: usize = 4;
+/// Vectors of eight rows.
+const VECTORS: usize = ROWS / 8;
 
+impl Kernel for Avx2 {
+    /// With two vectors of rows: as many sums as leave registers for codes, quants and products.
+    const TOKENS: usize = 3;
+
+    // Loops over indices, and totals in memory: that is what stays in registers when compiled.
     #[inline(always)]
     unsafe fn accumulate<P: Panelled, const T: usize>(
         panel: &Panel,
         groups: usize,
-        tokens: &Tokens<T>,
+        tokens: &Tokens<'_, T>,
         sums: &mut [[f32; ROWS]; T],
     ) {
-        for half in 0..2 {
-            // SAFETY: as the caller vouches.
-            unsafe { accumulate_half::<P, T>(panel, groups, tokens, sums, 8 * half) };
-        }
-    }
-}
-
-/// Eight rows, from row `first_row`.
-#[inline(always)]
-unsafe fn accumulate_half<P: Panelled, const T: usize>(
-    panel: &Panel,
-    groups: usize,
-    tokens: &Tokens<T>,
-    sums: &mut [[f32; ROWS]; T],
-    first_row: usize,
-) {
-    let quads = P::GROUP / 4;
-    let additions = if P::SIGNED { 1 } else { const { additions(P::MAX_CODE) }.min(quads) };
-    // SAFETY: the caller vouches for the level and the groups; the panel has as many.
-    unsafe {
-        let ones = _mm256_set1_epi16(1);
-        let mut totals = [_mm256_setzero_ps(); T];
-        for (total, sums) in totals.iter_mut().zip(sums.iter()) {
-            *total = _mm256_loadu_ps(sums.as_ptr().add(first_row));
-        }
-        for group in 0..groups * 32 / P::GROUP {
-            let mut products = [_mm256_setzero_si256(); T];
-            if P::OFFSET != 0 {
-                for (product, starts) in products.iter_mut().zip(&tokens.starts) {
-                    *product = _mm256_set1_epi32(*starts.get_unchecked(group));
-                }
-            }
-            for first in (group * quads..(group + 1) * quads).step_by(additions) {
-                let mut short = [_mm256_setzero_si256(); T];
-                for quad in first..first + additions {
-                    let codes = _mm256_load_si256(panel.codes.get_unchecked(quad).as_ptr().add(4 * first_row).cast());
-                    let magnitudes = if P::SIGNED { _mm256_abs_epi8(codes) } else { codes };
-                    for (short, quants) in short.iter_mut().zip(tokens.quants) {
-                        let quants = _mm256_set1_epi32(quants.add(4 * quad).cast::<i32>().read_unaligned());
-                        let quants = if P::SIGNED { _mm256_sign_epi8(quants, codes) } else { quants };
-                        *short = _mm256_add_epi16(*short, _mm256_maddubs_epi16(magnitudes, quants));
+        let quads = P::GROUP / 4;
+        let additions = if P::SIGNED { 1 } else { const { additions(P::MAX_CODE) }.min(quads) };
+        // A number that the compiler does not know keeps it from unrolling the loop, and running out of registers.
+        let chunks = std::hint::black_box(quads / additions);
+        let mut codes_at = panel.codes.as_ptr().cast::<u8>();
+        let (scales_of, minimums_of) = (panel.scales.as_ptr().cast::<f32>(), panel.minimums.as_ptr().cast::<f32>());
+        let sums = sums.as_mut_ptr().cast::<f32>();
+        let mut column = 0;
+        // SAFETY: the caller vouches for the level and the groups; the panel has as many.
+        unsafe {
+            let ones = _mm256_set1_epi16(1);
+            for group in 0..groups * 32 / P::GROUP {
+                let mut products = [[_mm256_setzero_si256(); VECTORS]; T];
+                if P::OFFSET != 0 {
+                    for t in 0..T {
+                        products[t] = [_mm256_set1_epi32(*tokens.starts[t].get_unchecked(group)); VECTORS];
                     }
                 }
-                for (product, short) in products.iter_mut().zip(short) {
-                    *product = _mm256_add_epi32(*product, _mm256_madd_epi16(short, ones));
+                for _ in 0..chunks {
+                    let mut short = [[_mm256_setzero_si256(); VECTORS]; T];
+                    for addition in 0..additions {
+                        let mut codes = [_mm256_setzero_si256(); VECTORS];
+                        let mut magnitudes = codes;
+                        for v in 0..VECTORS {
+                            codes[v] = _mm256_load_si256(codes_at.add(4 * ROWS * addition + 32 * v).cast());
+                            magnitudes[v] = if P::SIGNED { _mm256_abs_epi8(codes[v]) } else { codes[v] };
+                        }
+                        for t in 0..T {
+                            let quants = tokens.quants[t].add(column + 4 * addition).cast::<i32>();
+                            let quants = _mm256_set1_epi32(quants.read_unaligned());
+                            for v in 0..VECTORS {
+                                let quants = if P::SIGNED { _mm256_sign_epi8(quants, codes[v]) } else { quants };
+                                let product = _mm256_maddubs_epi16(magnitudes[v], quants);
+                                short[t][v] = _mm256_add_epi16(short[t][v], product);
+                            }
+                        }
+                    }
+                    codes_at = codes_at.add(4 * ROWS * additions);
+                    column += 4 * additions;
+                    for t in 0..T {
+                        for v in 0..VECTORS {
+                            products[t][v] = _mm256_add_epi32(products[t][v], _mm256_madd_epi16(short[t][v], ones));
+                        }
+                    }
+                }
+                for t in 0..T {
+                    let token_scale = _mm256_broadcast_ss(&*tokens.scales[t].add(group * P::GROUP / 32));
+                    for v in 0..VECTORS {
+                        let scale = _mm256_mul_ps(_mm256_load_ps(scales_of.add(group * ROWS + 8 * v)), token_scale);
+                        let total = sums.add(t * ROWS + 8 * v);
+                        let mut value = _mm256_loadu_ps(total);
+                        value = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products[t][v]), scale, value);
+                        if P::HAS_MINIMUMS {
+                            let minimums = _mm256_load_ps(minimums_of.add(group * ROWS + 8 * v));
+                            let scaled_sum = _mm256_broadcast_ss(tokens.scaled_sums[t].get_unchecked(group));
+                            value = _mm256_fmadd_ps(minimums, scaled_sum, value);
+                        }
+                        _mm256_storeu_ps(total, value);
+                    }
                 }
             }
-            let scales = _mm256_load_ps(panel.scales.get_unchecked(group).as_ptr().add(first_row));
-            for ((total, product), token_scales) in totals.iter_mut().zip(products).zip(tokens.scales) {
-                let scale = _mm256_mul_ps(scales, _mm256_set1_ps(*token_scales.add(group * P::GROUP / 32)));
-                *total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(product), scale, *total);
-            }
-            if P::HAS_MINIMUMS {
-                let minimums = _mm256_load_ps(panel.minimums.get_unchecked(group).as_ptr().add(first_row));
-                for (total, scaled) in totals.iter_mut().zip(&tokens.scaled_sums) {
-                    *total = _mm256_fmadd_ps(minimums, _mm256_set1_ps(*scaled.get_unchecked(group)), *total);
-                }
-            }
-        }
-        for (total, sums) in totals.iter().zip(sums) {
-            _mm256_storeu_ps(sums.as_mut_ptr().add(first_row), *total);
         }
     }
 }

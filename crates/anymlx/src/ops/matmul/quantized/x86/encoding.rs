@@ -17,6 +17,9 @@ pub(super) trait Level {
     /// As [`Self::dot`], of signed codes. Quants are not -128.
     unsafe fn dot_signed(codes: __m256i, quants: __m256i) -> __m256i;
 
+    /// `sum` and sums of two neighbouring products in each 32-bit lane.
+    unsafe fn dot_words(sum: __m256i, codes: __m256i, quants: __m256i) -> __m256i;
+
     /// 16 in each byte whose bit is set.
     unsafe fn fifth_bits(bits: u32) -> __m256i;
 }
@@ -49,6 +52,28 @@ pub(super) trait Encoding {
     /// `weights` points to as many groups, a whole number of blocks; the processor has the level.
     unsafe fn codes<L: Level, const N: usize>(weights: *const u8) -> [__m256i; N];
 
+    /// Codes of group `index` of 32, which is below 8, in 16 bits.
+    ///
+    /// # Safety
+    /// As [`Self::codes`], for as many groups as make whole blocks with this one.
+    #[inline(always)]
+    unsafe fn words<L: Level>(weights: *const u8, index: usize) -> [__m256i; 2] {
+        // SAFETY: the caller vouches for the groups.
+        unsafe {
+            let codes = if Self::BLOCK_GROUPS == 1 {
+                Self::codes::<L, 1>(weights.add(index * Self::BLOCK_BYTES))[0]
+            } else {
+                Self::codes::<L, STEP_GROUPS>(weights)[index]
+            };
+            let (low, high) = (_mm256_castsi256_si128(codes), _mm256_extracti128_si256::<1>(codes));
+            if Self::SIGNED {
+                [_mm256_cvtepi8_epi16(low), _mm256_cvtepi8_epi16(high)]
+            } else {
+                [_mm256_cvtepu8_epi16(low), _mm256_cvtepu8_epi16(high)]
+            }
+        }
+    }
+
     /// Factors of the first `N` groups of 32; the others are 0.
     ///
     /// # Safety
@@ -65,15 +90,15 @@ pub(super) struct Q8_0;
 /// The binary16 at byte `offset` of each of `N` blocks, as `f32`.
 #[inline(always)]
 unsafe fn halves<const N: usize>(weights: *const u8, block_bytes: usize, offset: usize) -> __m256 {
-    let half = |index: usize| {
-        if index >= N {
-            return 0;
+    let mut half = [0_i16; 8];
+    // SAFETY: inside the `N` blocks; every level has these instructions.
+    unsafe {
+        for index in 0..N {
+            half[index] = weights.add(index * block_bytes + offset).cast::<i16>().read_unaligned();
         }
-        // SAFETY: inside the `N` blocks.
-        unsafe { weights.add(index * block_bytes + offset).cast::<i16>().read_unaligned() }
-    };
-    // SAFETY: every level has these instructions.
-    unsafe { _mm256_cvtph_ps(_mm_setr_epi16(half(0), half(1), half(2), half(3), half(4), half(5), half(6), half(7))) }
+        let [a, b, c, d, e, f, g, h] = half;
+        _mm256_cvtph_ps(_mm_setr_epi16(a, b, c, d, e, f, g, h))
+    }
 }
 
 /// Low nibbles of 16 bytes, then high nibbles.
@@ -89,7 +114,7 @@ unsafe fn nibbles(packed: *const u8) -> __m256i {
 
 macro_rules! blocks_of_32 {
     ($($name:ident: $bytes:literal bytes, offset $offset:literal, most $most:literal, minimum $minimum:expr,
-        signed $signed:literal, codes $codes:expr;)*) => {$(
+        signed $signed:literal, codes of $block:ident: $codes:expr;)*) => {$(
         impl Encoding for $name {
             const GROUP: usize = 32;
             const BLOCK_GROUPS: usize = 1;
@@ -104,8 +129,9 @@ macro_rules! blocks_of_32 {
                 // SAFETY: the caller vouches for `N` blocks.
                 unsafe {
                     let mut codes = [_mm256_setzero_si256(); N];
-                    for (index, codes) in codes.iter_mut().enumerate() {
-                        *codes = $codes(weights.add(index * $bytes));
+                    for index in 0..N {
+                        let $block: *const u8 = weights.add(index * $bytes);
+                        codes[index] = $codes;
                     }
                     codes
                 }
@@ -137,13 +163,13 @@ unsafe fn five_bits<L: Level>(high: *const u8) -> __m256i {
 const NO_MINIMUM: Option<usize> = None;
 
 blocks_of_32! {
-    Q4_0: 18 bytes, offset 8, most 15, minimum NO_MINIMUM, signed false, codes |block: *const u8| nibbles(block.add(2));
+    Q4_0: 18 bytes, offset 8, most 15, minimum NO_MINIMUM, signed false, codes of block: nibbles(block.add(2));
     Q4_1: 20 bytes, offset 0, most 15, minimum Some(2_usize), signed false,
-        codes |block: *const u8| nibbles(block.add(4));
+        codes of block: nibbles(block.add(4));
     Q5_0: 22 bytes, offset 16, most 31, minimum NO_MINIMUM, signed false,
-        codes |block: *const u8| five_bits::<L>(block.add(2));
+        codes of block: five_bits::<L>(block.add(2));
     Q5_1: 24 bytes, offset 0, most 31, minimum Some(2_usize), signed false,
-        codes |block: *const u8| five_bits::<L>(block.add(4));
+        codes of block: five_bits::<L>(block.add(4));
     Q8_0: 34 bytes, offset 0, most 128, minimum NO_MINIMUM, signed true,
-        codes |block: *const u8| _mm256_loadu_si256(block.add(2).cast());
+        codes of block: _mm256_loadu_si256(block.add(2).cast());
 }

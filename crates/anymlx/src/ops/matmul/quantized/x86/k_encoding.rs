@@ -133,7 +133,9 @@ macro_rules! blocks_of_256 {
                 unsafe {
                     let all = $codes(weights);
                     let mut codes = [_mm256_setzero_si256(); N];
-                    codes.copy_from_slice(&all[..N]);
+                    for index in 0..N {
+                        codes[index] = all[index];
+                    }
                     codes
                 }
             }

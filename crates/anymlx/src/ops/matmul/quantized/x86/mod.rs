@@ -1,23 +1,32 @@
 //! The methods of x86-64.
 //!
 //! * `encoding.rs` and `k_encoding.rs` bring codes and factors of each type into registers.
-//! * `rows.rs` multiplies them at once, for few tokens.
+//! * `rows.rs` multiplies them at once, for few tokens; `wide.rs` for one token of 16 bits.
 //! * `panel.rs` lays them out for `tile.rs`, which multiplies them with many.
 //! * `avx2.rs` and `avx512.rs` hold what the levels do differently.
+//!
+//! Inner loops run over indices, with sizes known when they are compiled: adapters of iterators are functions of their own,
+//! without the level's instructions, and where one is not inlined its arrays of vectors live in memory.
+#![allow(clippy::needless_range_loop)]
 
 mod avx2;
 mod avx512;
 mod encoding;
 mod k_encoding;
 mod panel;
+mod plain;
 mod rows;
 mod tile;
+mod wide;
 
 use anymlx_formats::quant::QuantType;
 
 use crate::{
-    KernelFault,
-    ops::matmul::part::{MultiplyQuantized, Part, QuantizedTokens, Sums},
+    CpuLevel, KernelFault,
+    ops::matmul::{
+        part::{MultiplyQuantized, Part, QuantizedTokens, Sums},
+        quantized::unpacked::Unpacked,
+    },
 };
 use avx2::Avx2;
 use avx512::Avx512;
@@ -54,6 +63,14 @@ pub(super) fn avx2(quant: QuantType, tiled: bool) -> Result<MultiplyQuantized, K
 /// The AVX-512 method for weights of this type.
 pub(super) fn avx512(quant: QuantType, tiled: bool) -> Result<MultiplyQuantized, KernelFault> {
     select::<Avx512>(quant, tiled)
+}
+
+/// The method for the plain form with `N` factors for each 32 columns.
+pub(super) fn plain<const N: usize>(level: CpuLevel, tiled: bool) -> MultiplyQuantized {
+    match level {
+        CpuLevel::Avx512 => Avx512::of::<Unpacked<N>>(tiled),
+        _ => Avx2::of::<Unpacked<N>>(tiled),
+    }
 }
 
 fn select<M: Methods>(quant: QuantType, tiled: bool) -> Result<MultiplyQuantized, KernelFault> {

@@ -5,8 +5,8 @@ use std::arch::x86_64::*;
 use super::encoding::{Encoding, Level, STEP_GROUPS};
 use crate::ops::matmul::part::{Part, ROWS};
 
-/// Columns of a panel: with its factors it takes most of the first-level cache.
-pub(super) const COLUMNS: usize = 1024;
+/// Columns of a panel: it stays in the first-level cache while tokens pass by.
+pub(super) const COLUMNS: usize = 512;
 
 /// Up to [`COLUMNS`] columns of [`ROWS`] weight rows.
 #[repr(C, align(64))]
@@ -76,13 +76,13 @@ impl Panel {
         // SAFETY: the caller vouches for the groups and the level; `group + N` is within the panel.
         unsafe {
             let mut codes = [[_mm256_setzero_si256(); N]; ROWS / 2];
-            for (row, (start, codes)) in starts.iter().zip(&mut codes).enumerate() {
-                let weights = start.add(group / E::BLOCK_GROUPS * E::BLOCK_BYTES);
-                *codes = E::codes::<L, N>(weights);
+            for row in 0..ROWS / 2 {
+                let weights = starts[row].add(group / E::BLOCK_GROUPS * E::BLOCK_BYTES);
+                codes[row] = E::codes::<L, N>(weights);
                 if FLIP != 0 {
-                    codes.iter_mut().for_each(|codes| {
-                        *codes = _mm256_add_epi8(*codes, _mm256_set1_epi8(FLIP.cast_signed()));
-                    });
+                    for index in 0..N {
+                        codes[row][index] = _mm256_add_epi8(codes[row][index], _mm256_set1_epi8(FLIP.cast_signed()));
+                    }
                 }
                 let factors = E::factors::<N>(weights);
                 let each = 32 / E::GROUP;
@@ -91,11 +91,16 @@ impl Panel {
                     store_column(&mut self.minimums, factors.minimums, group * each, first_row + row, N * each);
                 }
             }
-            let entries = self.codes[8 * group..8 * (group + N)].as_chunks_mut::<8>().0;
-            for (index, entries) in entries.iter_mut().enumerate() {
-                let columns = transposed(codes.map(|codes| codes[index]));
-                for (entry, column) in entries.iter_mut().zip(columns) {
-                    _mm256_storeu_si256(entry[4 * first_row..4 * first_row + 32].as_mut_ptr().cast(), column);
+            let entries = self.codes[8 * group..8 * (group + N)].as_mut_ptr();
+            for index in 0..N {
+                let mut rows = [_mm256_setzero_si256(); ROWS / 2];
+                for row in 0..ROWS / 2 {
+                    rows[row] = codes[row][index];
+                }
+                let columns = transposed(rows);
+                for column in 0..8 {
+                    let entry = entries.add(8 * index + column).cast::<u8>();
+                    _mm256_storeu_si256(entry.add(4 * first_row).cast(), columns[column]);
                 }
             }
         }
@@ -116,8 +121,9 @@ unsafe fn store_column(
         _mm256_storeu_ps(buffer.as_mut_ptr(), values[0]);
         _mm256_storeu_ps(buffer.as_mut_ptr().add(8), values[1]);
     }
-    for (entry, value) in factors[first..first + count].iter_mut().zip(buffer) {
-        entry[row] = value;
+    let factors = &mut factors[first..first + count];
+    for index in 0..count {
+        factors[index][row] = buffer[index];
     }
 }
 
@@ -127,14 +133,23 @@ unsafe fn transposed(rows: [__m256i; 8]) -> [__m256i; 8] {
     // SAFETY: every level has these instructions.
     unsafe {
         let [a, b, c, d, e, f, g, h] = rows;
-        let pairs = |a, b| [_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b)];
-        let ([ab, ab_high], [cd, cd_high]) = (pairs(a, b), pairs(c, d));
-        let ([ef, ef_high], [gh, gh_high]) = (pairs(e, f), pairs(g, h));
-        let quads = |a, b| [_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b)];
-        let ([s0, s1], [s2, s3]) = (quads(ab, cd), quads(ab_high, cd_high));
-        let ([t0, t1], [t2, t3]) = (quads(ef, gh), quads(ef_high, gh_high));
-        let low = |s, t| _mm256_permute2x128_si256::<0x20>(s, t);
-        let high = |s, t| _mm256_permute2x128_si256::<0x31>(s, t);
-        [low(s0, t0), low(s1, t1), low(s2, t2), low(s3, t3), high(s0, t0), high(s1, t1), high(s2, t2), high(s3, t3)]
+        let (ab, ab_high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+        let (cd, cd_high) = (_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+        let (ef, ef_high) = (_mm256_unpacklo_epi32(e, f), _mm256_unpackhi_epi32(e, f));
+        let (gh, gh_high) = (_mm256_unpacklo_epi32(g, h), _mm256_unpackhi_epi32(g, h));
+        let (s0, s1) = (_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+        let (s2, s3) = (_mm256_unpacklo_epi64(ab_high, cd_high), _mm256_unpackhi_epi64(ab_high, cd_high));
+        let (t0, t1) = (_mm256_unpacklo_epi64(ef, gh), _mm256_unpackhi_epi64(ef, gh));
+        let (t2, t3) = (_mm256_unpacklo_epi64(ef_high, gh_high), _mm256_unpackhi_epi64(ef_high, gh_high));
+        [
+            _mm256_permute2x128_si256::<0x20>(s0, t0),
+            _mm256_permute2x128_si256::<0x20>(s1, t1),
+            _mm256_permute2x128_si256::<0x20>(s2, t2),
+            _mm256_permute2x128_si256::<0x20>(s3, t3),
+            _mm256_permute2x128_si256::<0x31>(s0, t0),
+            _mm256_permute2x128_si256::<0x31>(s1, t1),
+            _mm256_permute2x128_si256::<0x31>(s2, t2),
+            _mm256_permute2x128_si256::<0x31>(s3, t3),
+        ]
     }
 }

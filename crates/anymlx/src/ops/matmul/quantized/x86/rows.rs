@@ -3,11 +3,11 @@
 
 use std::arch::x86_64::*;
 
-use super::encoding::{Encoding, Level, STEP_GROUPS};
-use crate::ops::{
-    matmul::part::{Part, QuantizedTokens, ROWS, Sums},
-    quantize_activations::QuantizedRow,
+use super::{
+    encoding::{Encoding, Level, STEP_GROUPS},
+    wide,
 };
+use crate::ops::matmul::part::{Part, QuantizedTokens, Sums};
 
 /// Tokens that share one pass over the weights.
 const TOKENS: usize = 4;
@@ -21,67 +21,69 @@ const PREFETCH_BYTES: usize = 2048;
 /// The processor has the level, and the caller is compiled for it.
 #[inline(always)]
 pub(super) unsafe fn multiply<E: Encoding, L: Level>(part: &Part<'_>, tokens: &QuantizedTokens<'_>, sums: &mut [Sums]) {
-    let mut rows = tokens.rows();
-    for sums in sums.chunks_mut(TOKENS) {
-        let mut next = || rows.next().map(Token::new).unwrap_or_default();
-        let group = [next(), next(), next(), next()];
-        // SAFETY: as the caller vouches; the tokens have the part's columns.
-        unsafe {
-            match sums {
-                [a] => rows_times::<E, L, 1>(part, [group[0]], [a]),
-                [a, b] => rows_times::<E, L, 2>(part, [group[0], group[1]], [a, b]),
-                [a, b, c] => rows_times::<E, L, 3>(part, [group[0], group[1], group[2]], [a, b, c]),
-                [a, b, c, d] => rows_times::<E, L, 4>(part, group, [a, b, c, d]),
-                _ => {}
-            }
+    assert!(tokens.bytes.len() >= sums.len() * tokens.layout.row_bytes && tokens.layout.columns == part.columns);
+    let mut next = 0;
+    // SAFETY: as the caller vouches; there are as many tokens as sums, with the part's columns.
+    unsafe {
+        if let (true, [sums, _], 2) = (wide::pays::<E>(), &mut *sums, tokens.terms) {
+            return wide::multiply::<E, L>(part, tokens, sums);
+        }
+        while next + TOKENS <= sums.len() {
+            rows_times::<E, L, TOKENS>(part, tokens, next, sums);
+            next += TOKENS;
+        }
+        match sums.len() - next {
+            1 => rows_times::<E, L, 1>(part, tokens, next, sums),
+            2 => rows_times::<E, L, 2>(part, tokens, next, sums),
+            3 => rows_times::<E, L, 3>(part, tokens, next, sums),
+            _ => {}
         }
     }
 }
 
-/// Where one token's activations are.
-#[derive(Clone, Copy)]
-struct Token {
-    quants: *const i8,
-    scales: *const f32,
-    sums: *const i16,
+/// Where `T` tokens' activations are.
+struct Tokens<const T: usize> {
+    quants: [*const i8; T],
+    scales: [*const f32; T],
+    sums: [*const i16; T],
 }
 
-impl Default for Token {
-    fn default() -> Self {
-        Self { quants: std::ptr::null(), scales: std::ptr::null(), sums: std::ptr::null() }
-    }
-}
-
-impl Token {
-    fn new(row: QuantizedRow<'_>) -> Self {
-        Self { quants: row.quants.as_ptr(), scales: row.scales.as_ptr(), sums: row.sums.as_ptr() }
-    }
-}
-
+/// Tokens from number `first` on.
 #[inline(always)]
 unsafe fn rows_times<E: Encoding, L: Level, const T: usize>(
     part: &Part<'_>,
-    tokens: [Token; T],
-    mut sums: [&mut [f32; ROWS]; T],
+    tokens: &QuantizedTokens<'_>,
+    first: usize,
+    sums: &mut [Sums],
 ) {
+    let layout = &tokens.layout;
+    let mut places =
+        Tokens { quants: [std::ptr::null(); T], scales: [std::ptr::null(); T], sums: [std::ptr::null(); T] };
+    for t in 0..T {
+        let row = tokens.bytes[(first + t) * layout.row_bytes..].as_ptr();
+        places.quants[t] = row.cast();
+        places.scales[t] = row.wrapping_add(layout.scales_offset()).cast();
+        places.sums[t] = row.wrapping_add(layout.sums_offset()).cast();
+    }
+    let sums = &mut sums[first..first + T];
     let groups = part.columns / 32;
-    for (row, weights) in part.weight_rows().enumerate() {
-        let mut weights = weights.as_ptr();
+    for row in 0..part.weights.len() / part.row_bytes {
+        let mut weights = part.weights[row * part.row_bytes..].as_ptr();
         // SAFETY: the steps walk through the groups of the row, whose bytes follow each other.
         unsafe {
             let mut accumulator = Accumulator::<T>::new();
             let mut group = 0;
             while group + STEP_GROUPS <= groups {
                 prefetch::<E>(weights);
-                step::<E, L, T, STEP_GROUPS>(weights, group, &tokens, &mut accumulator);
+                step::<E, L, T, STEP_GROUPS>(weights, group, &places, &mut accumulator);
                 group += STEP_GROUPS;
                 weights = weights.add(STEP_GROUPS / E::BLOCK_GROUPS * E::BLOCK_BYTES);
             }
             if E::BLOCK_GROUPS == 1 {
-                rest::<E, L, T>(weights, group..groups, &tokens, &mut accumulator);
+                rest::<E, L, T>(weights, group..groups, &places, &mut accumulator);
             }
-            for (token, sums) in sums.iter_mut().enumerate() {
-                sums[row] += accumulator.total::<E>(token);
+            for t in 0..T {
+                sums[t][row] += accumulator.total::<E>(t);
             }
         }
     }
@@ -92,7 +94,7 @@ unsafe fn rows_times<E: Encoding, L: Level, const T: usize>(
 unsafe fn rest<E: Encoding, L: Level, const T: usize>(
     mut weights: *const u8,
     groups: std::ops::Range<usize>,
-    tokens: &[Token; T],
+    tokens: &Tokens<T>,
     accumulator: &mut Accumulator<T>,
 ) {
     let mut group = groups.start;
@@ -112,7 +114,7 @@ unsafe fn rest<E: Encoding, L: Level, const T: usize>(
 }
 
 #[inline(always)]
-unsafe fn prefetch<E: Encoding>(weights: *const u8) {
+pub(super) unsafe fn prefetch<E: Encoding>(weights: *const u8) {
     let bytes = STEP_GROUPS / E::BLOCK_GROUPS * E::BLOCK_BYTES;
     for line in (0..bytes).step_by(64) {
         // SAFETY: a prefetch of any address is harmless.
@@ -147,10 +149,18 @@ impl<const T: usize> Accumulator<T> {
             } else if E::HAS_MINIMUMS {
                 total = _mm256_add_ps(total, self.corrections[token]);
             }
-            let half = _mm_add_ps(_mm256_castps256_ps128(total), _mm256_extractf128_ps::<1>(total));
-            let quarter = _mm_add_ps(half, _mm_movehl_ps(half, half));
-            _mm_cvtss_f32(_mm_add_ss(quarter, _mm_movehdup_ps(quarter)))
+            horizontal_sum(total)
         }
+    }
+}
+
+#[inline(always)]
+pub(super) unsafe fn horizontal_sum(values: __m256) -> f32 {
+    // SAFETY: every level has these instructions.
+    unsafe {
+        let half = _mm_add_ps(_mm256_castps256_ps128(values), _mm256_extractf128_ps::<1>(values));
+        let quarter = _mm_add_ps(half, _mm_movehl_ps(half, half));
+        _mm_cvtss_f32(_mm_add_ss(quarter, _mm_movehdup_ps(quarter)))
     }
 }
 
@@ -185,15 +195,15 @@ unsafe fn load_sums<const N: usize>(sums: *const i16) -> __m256i {
 unsafe fn step<E: Encoding, L: Level, const T: usize, const N: usize>(
     weights: *const u8,
     group: usize,
-    tokens: &[Token; T],
+    tokens: &Tokens<T>,
     accumulator: &mut Accumulator<T>,
 ) {
     // SAFETY: the caller vouches for the groups, of weights and tokens, and for the level.
     unsafe {
         let codes: [__m256i; N] = E::codes::<L, N>(weights);
         let factors = E::factors::<N>(weights);
-        for (token, place) in tokens.iter().enumerate() {
-            let token_scales = load_scales::<N>(place.scales.add(group));
+        for t in 0..T {
+            let token_scales = load_scales::<N>(tokens.scales[t].add(group));
             let scales = if E::GROUP == 32 {
                 [_mm256_mul_ps(factors.scales[0], token_scales), token_scales]
             } else {
@@ -201,47 +211,70 @@ unsafe fn step<E: Encoding, L: Level, const T: usize, const N: usize>(
                 [_mm256_mul_ps(factors.scales[0], low), _mm256_mul_ps(factors.scales[1], high)]
             };
             if E::OFFSET != 0 || E::HAS_MINIMUMS {
-                let sums = load_sums::<N>(place.sums.add(2 * group));
-                accumulator.corrections[token] =
-                    corrected::<E>(accumulator.corrections[token], &factors.minimums, token_scales, &scales, sums);
+                let sums = load_sums::<N>(tokens.sums[t].add(2 * group));
+                accumulator.corrections[t] =
+                    corrected::<E>(accumulator.corrections[t], &factors.minimums, token_scales, &scales, sums);
             }
-            for (index, &codes) in codes.iter().enumerate() {
-                let quants = _mm256_loadu_si256(place.quants.add(32 * (group + index)).cast());
-                let dot = if E::SIGNED { L::dot_signed(codes, quants) } else { L::dot(codes, quants) };
-                let scale = spread::<E>(&scales, index);
-                let product = &mut accumulator.products[token][index % 2];
-                *product = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, *product);
+            let stored = Stored::new::<E>(&scales);
+            for index in 0..N {
+                let quants = _mm256_loadu_si256(tokens.quants[t].add(32 * (group + index)).cast());
+                let dot = if E::SIGNED { L::dot_signed(codes[index], quants) } else { L::dot(codes[index], quants) };
+                let product = &mut accumulator.products[t][index % 2];
+                *product = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), stored.spread::<E>(index), *product);
             }
+        }
+    }
+}
+
+/// Scales in memory: what is broadcast on the way from there takes no instruction of its own.
+#[repr(C, align(32))]
+pub(super) struct Stored([f32; 16]);
+
+impl Stored {
+    #[inline(always)]
+    pub(super) unsafe fn new<E: Encoding>(scales: &[__m256; 2]) -> Self {
+        let mut stored = Self([0.0; 16]);
+        // SAFETY: there is room for both; every level has these instructions.
+        unsafe {
+            _mm256_store_ps(stored.0.as_mut_ptr(), scales[0]);
+            if E::GROUP == 16 {
+                _mm256_store_ps(stored.0.as_mut_ptr().add(8), scales[1]);
+            }
+        }
+        stored
+    }
+
+    /// Scale `index`, in all lanes.
+    #[inline(always)]
+    pub(super) unsafe fn broadcast(&self, index: usize) -> __m256 {
+        // SAFETY: `index` is below 16; every level has the instruction.
+        unsafe { _mm256_broadcast_ss(self.0.get_unchecked(index)) }
+    }
+
+    /// The scales of the lanes of group `index`.
+    #[inline(always)]
+    unsafe fn spread<E: Encoding>(&self, index: usize) -> __m256 {
+        // SAFETY: `index` is below 8; every level has these instructions.
+        unsafe {
+            let stored = self.0.as_ptr();
+            if E::GROUP == 32 {
+                return self.broadcast(index);
+            }
+            let pairs = _mm256_castpd_ps(_mm256_broadcast_sd(&*stored.add(2 * index).cast::<f64>()));
+            _mm256_permutevar_ps(pairs, _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1))
         }
     }
 }
 
 /// Each of eight scales twice.
 #[inline(always)]
-unsafe fn doubled(scales: __m256) -> [__m256; 2] {
+pub(super) unsafe fn doubled(scales: __m256) -> [__m256; 2] {
     // SAFETY: every level has these instructions.
     unsafe {
         [
             _mm256_permutevar8x32_ps(scales, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)),
             _mm256_permutevar8x32_ps(scales, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7)),
         ]
-    }
-}
-
-/// The scales of the lanes of group `index`.
-#[inline(always)]
-unsafe fn spread<E: Encoding>(scales: &[__m256; 2], index: usize) -> __m256 {
-    let lane = index as i32;
-    // SAFETY: every level has these instructions.
-    unsafe {
-        if E::GROUP == 32 {
-            _mm256_permutevar8x32_ps(scales[0], _mm256_set1_epi32(lane))
-        } else {
-            let first = 2 * (lane % 4);
-            let second = first + 1;
-            let lanes = _mm256_setr_epi32(first, first, first, first, second, second, second, second);
-            _mm256_permutevar8x32_ps(scales[index / 4], lanes)
-        }
     }
 }
 

@@ -1,0 +1,66 @@
+//! Tables that texts of some encodings read: written from the ones of the formats, so that there is one copy.
+
+use std::fmt::Write;
+
+use anymlx_formats::{
+    mlx::Mode,
+    quant::{
+        IQ4_LEVELS, QuantType, TensorType,
+        fp4::E2M1_DOUBLED,
+        grid::{IQ1_GRID, IQ2_S_GRID, IQ2_XS_GRID, IQ2_XXS_GRID, IQ3_S_GRID, IQ3_XXS_GRID},
+    },
+};
+
+/// The tables of an encoding in the dialect, each with a macro that says that it is there; empty for most.
+///
+/// `levels` has the values of four-bit codes; `grid` has points, four signed bytes to a word.
+pub(crate) fn text(encoding: TensorType) -> String {
+    match encoding {
+        TensorType::Quantized(QuantType::IQ4_NL | QuantType::IQ4_XS) => levels(&IQ4_LEVELS),
+        TensorType::Quantized(QuantType::MXFP4 | QuantType::NVFP4) => levels(&E2M1_DOUBLED),
+        TensorType::Quantized(QuantType::IQ1_S | QuantType::IQ1_M) => grid(IQ1_GRID.as_flattened()),
+        TensorType::Quantized(QuantType::IQ2_XXS) => grid(IQ2_XXS_GRID.as_flattened()),
+        TensorType::Quantized(QuantType::IQ2_XS) => grid(IQ2_XS_GRID.as_flattened()),
+        TensorType::Quantized(QuantType::IQ2_S) => grid(IQ2_S_GRID.as_flattened()),
+        TensorType::Quantized(QuantType::IQ3_XXS) => grid(IQ3_XXS_GRID.as_flattened()),
+        TensorType::Quantized(QuantType::IQ3_S) => grid(IQ3_S_GRID.as_flattened()),
+        TensorType::Mlx(layout) if matches!(layout.quantization().mode(), Mode::Mxfp4 | Mode::Nvfp4) => {
+            levels(&E2M1_DOUBLED)
+        }
+        _ => String::new(),
+    }
+}
+
+fn levels(values: &[i8; 16]) -> String {
+    table("ELEMENT_HAS_LEVELS", "levels", values.iter().map(|&value| i32::from(value).cast_unsigned()))
+}
+
+fn grid(bytes: &[i8]) -> String {
+    let words = bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(word.map(i8::cast_unsigned)));
+    table("ELEMENT_HAS_GRID", "grid", words)
+}
+
+fn table(macro_name: &str, name: &str, words: impl Iterator<Item = u32>) -> String {
+    let mut text = format!("#define {macro_name} 1\nTABLE(uint, {name}) = {{");
+    for (index, word) in words.enumerate() {
+        let separator = if index.is_multiple_of(16) { "\n" } else { " " };
+        // Writing to a string cannot fail.
+        write!(text, "{separator}{word}u,").expect("a string takes any text");
+    }
+    text + "\n};\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_hold_every_entry() {
+        let words = |quant: QuantType| text(quant.into()).matches("u,").count();
+        assert_eq!(words(QuantType::MXFP4), 16);
+        assert_eq!(words(QuantType::IQ1_M), 4096);
+        assert_eq!(words(QuantType::IQ3_S), 512);
+        assert_eq!(words(QuantType::Q4_K), 0);
+        assert!(text(QuantType::IQ4_NL.into()).contains("4294967169u, 4294967192u"), "-127 and -104 come first");
+    }
+}

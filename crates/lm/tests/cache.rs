@@ -1,0 +1,77 @@
+//! Quantised key-value caches.
+
+use std::path::Path;
+
+use anymlx::{MlxDevice, ops::SampleParams};
+use anymlx_lm::{ActivationPrecision, CacheType, Model, Session, SessionOptions};
+use anymlx_testing::golden::Golden;
+
+fn goldens() -> Vec<Golden> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/models");
+    Golden::load_all(&directory).expect("the goldens are committed")
+}
+
+fn options(cache_type: CacheType, chunk: usize) -> SessionOptions {
+    SessionOptions { context: None, chunk: Some(chunk), cache_type, precision: ActivationPrecision::Full }
+}
+
+fn logits(model: &Model, ids: &[u32], options: SessionOptions) -> Vec<f32> {
+    let mut session = Session::new(model, options).unwrap();
+    let mut logits = Vec::new();
+    let visit = |_: usize, row: &[f32]| {
+        logits.extend_from_slice(row);
+        Ok(())
+    };
+    session.logits_from(ids, 0, visit).unwrap();
+    logits
+}
+
+#[test]
+fn logits_move_by_no_more_than_the_rounding() {
+    let device = MlxDevice::cpu().unwrap();
+    for golden in goldens() {
+        let model = Model::open(&golden.model, &device).unwrap();
+        for (cache_type, allowed) in [(CacheType::F16, 0.01), (CacheType::Q8_0, 0.1), (CacheType::Q4_0, 1.5)] {
+            let name = format!("{} {cache_type}", golden.name);
+            if !model.config().head_dim.is_multiple_of(32) && matches!(cache_type, CacheType::Q8_0 | CacheType::Q4_0) {
+                let error = Session::new(&model, options(cache_type, 512)).err().unwrap().to_string();
+                assert!(error.contains("multiple of 32"), "{name}: {error}");
+                continue;
+            }
+            let found = logits(&model, &golden.tokens, options(cache_type, 512));
+            anymlx_testing::assert_close(&name, &found, &golden.logits_f64(), &golden.tolerance(allowed));
+        }
+    }
+}
+
+/// Later tokens see what the cache holds, whether it was stored in their own chunk or an earlier one. A sum in another order
+/// may still tip an element over the edge between two codes.
+#[test]
+fn chunks_do_not_change_what_is_seen() {
+    let device = MlxDevice::cpu().unwrap();
+    let golden = goldens().into_iter().find(|golden| golden.name == "gemma3").expect("the golden is committed");
+    let model = Model::open(&golden.model, &device).unwrap();
+    for (cache_type, allowed) in [(CacheType::Q8_0, 0.02), (CacheType::Q4_0, 0.3)] {
+        let whole: Vec<f64> =
+            logits(&model, &golden.tokens, options(cache_type, 512)).into_iter().map(f64::from).collect();
+        for chunk in [1, 7] {
+            let found = logits(&model, &golden.tokens, options(cache_type, chunk));
+            let name = format!("{cache_type} in chunks of {chunk}");
+            anymlx_testing::assert_close(&name, &found, &whole, &golden.tolerance(allowed));
+        }
+    }
+}
+
+#[test]
+fn tokens_are_drawn_from_a_quantised_cache() {
+    let device = MlxDevice::cpu().unwrap();
+    let golden = goldens().into_iter().find(|golden| golden.name == "gemma3").expect("the golden is committed");
+    let model = Model::open(&golden.model, &device).unwrap();
+    let mut session = Session::new(&model, options(CacheType::Q8_0, 512)).unwrap();
+    session.feed(&golden.tokens).unwrap();
+    let mut drawn = vec![session.first(SampleParams::default()).unwrap()];
+    for _ in 1..golden.continuation.len().min(8) {
+        drawn.push(session.decode().unwrap());
+    }
+    assert_eq!(drawn, golden.continuation[..drawn.len()]);
+}

@@ -1,0 +1,60 @@
+//! Whatever a vocabulary, a template or hyper-parameters say, using them neither panics nor takes unbounded memory.
+//!
+//! Inputs are the corpora of the fuzzer, in `fuzz/corpus/` of the repository, and random changes of them. Memory is counted for
+//! the whole process: one test, one thread.
+
+#[allow(dead_code, reason = "the tests of formats use all of it")]
+#[path = "../../../formats/tests/hostile/allocation.rs"]
+mod allocation;
+#[allow(dead_code, reason = "the tests of formats use all of it")]
+#[path = "../../../formats/tests/hostile/mutate.rs"]
+mod mutate;
+mod records;
+mod targets;
+
+use std::path::Path;
+
+use mutate::Random;
+use targets::TARGETS;
+
+/// Files of a corpus with their names, sorted.
+fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
+    let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut files: Vec<_> = entries
+        .map(|entry| {
+            let entry = entry.unwrap();
+            (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn seeds_and_changes_of_them_are_judged_with_bounded_memory() {
+    for (name, target) in TARGETS {
+        let files = corpus(name);
+        let (mut valid, mut broken) = (Vec::new(), 0);
+        for (file, input) in &files {
+            let accepted = target(input);
+            match file.split('-').next() {
+                Some("valid") => valid.push(input),
+                Some("broken") => broken += 1,
+                _ => continue,
+            }
+            assert_eq!(accepted, file.starts_with("valid-"), "{name}/{file}");
+        }
+        assert!(valid.len() >= 3 && broken >= 8, "{name}: only {} valid and {broken} broken seeds", valid.len());
+
+        let (mut random, mut accepted) = (Random(0x5eed), 0);
+        const INPUTS: usize = 5_000;
+        for _ in 0..INPUTS {
+            let mut input = valid[random.below(valid.len())].clone();
+            mutate::binary(&mut input, &mut random);
+            accepted += usize::from(target(&input));
+        }
+        assert!(accepted > INPUTS / 100, "{name}: so wild that nothing is accepted: {accepted}");
+        println!("{name}: {} seeds, {INPUTS} changed inputs, {accepted} accepted", files.len());
+    }
+}

@@ -1,0 +1,5 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    anymlx_fuzz::model_targets::chat_template(input);
+});
