@@ -115,6 +115,37 @@ fn a_missing_barrier_is_found_in_any_order() {
     assert!(error.contains("data race"), "{error}");
 }
 
+/// A transposition by Metal's matrices of a simdgroup: right with the barrier, and inside the bindings.
+#[test]
+fn mistakes_with_matrices_are_found() {
+    let transposed = |from: &str| {
+        text(&format!(
+            "const ulong2 origin = {{0, 0}}; simdgroup_float8x8 m;\n\
+             {from}\n\
+             if (simd_id == 0) simdgroup_store(m, y);"
+        ))
+    };
+    let expected: Vec<f32> = (0..THREADS).map(|index| (index % 8 * 8 + index / 8) as f32).collect();
+    for sanitizer in [Sanitizer::None, Sanitizer::Address, Sanitizer::Thread] {
+        let Some(device) = emulator(sanitizer, |_| {}) else { continue };
+        let right = transposed("BARRIER(); simdgroup_load(m, kept, 8, origin, true);");
+        assert_eq!(run(&device, &right), Ok(expected.clone()), "{sanitizer:?}");
+    }
+    for (sanitizer, from, found) in [
+        (Sanitizer::Thread, "simdgroup_load(m, kept, 8, origin, true);", "data race"),
+        (Sanitizer::Address, "simdgroup_load(m, x + 8, 8, origin, true);", "heap-buffer-overflow"),
+        (
+            Sanitizer::None,
+            "BARRIER(); if (lane < 16) simdgroup_load(m, kept, 8, origin, true);",
+            "these threads can never meet",
+        ),
+    ] {
+        let Some(device) = emulator(sanitizer, |_| {}) else { continue };
+        let error = run(&device, &transposed(from)).unwrap_err();
+        assert!(error.contains(found), "{from}: {error}");
+    }
+}
+
 #[test]
 fn the_order_of_threads_can_be_changed() {
     let racy = text("y[tid] = tid == 63 ? 0.0f : kept[tid + 1];");

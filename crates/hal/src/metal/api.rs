@@ -180,8 +180,6 @@ pub trait Api: Debug + Send + Sync + Sized + 'static {
     unsafe fn set_buffer(&self, encoder: &Self::Encoder, argument: &Argument<Self>, index: usize);
     /// `setBytes:length:atIndex:`, at most 4,096 bytes
     fn set_bytes(&self, encoder: &Self::Encoder, bytes: &[u8], index: usize);
-    /// `setThreadgroupMemoryLength:atIndex:`
-    fn set_threadgroup_memory(&self, encoder: &Self::Encoder, byte_len: usize, index: usize);
     /// `dispatchThreadgroups:threadsPerThreadgroup:`
     ///
     /// # Safety

@@ -90,7 +90,7 @@ impl<A: Api> Buffer<A> {
         let address = usize::try_from(memory.address).map_err(|_| invalid())?;
         let start = NonNull::new(std::ptr::with_exposed_provenance_mut(address)).ok_or_else(invalid)?;
         let byte_len = usize::try_from(memory.byte_len).ok().filter(|len| *len > 0).ok_or_else(invalid)?;
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: newBufferWithBytesNoCopy: the caller's promise that the bytes stay mapped until the owner is dropped.
         unsafe { Self::wrap_host(shared, start, byte_len, memory.owner, memory.read_only) }
     }
 

@@ -212,7 +212,7 @@ impl<A: Api> DeviceTrait for Device<A> {
         if !offset.is_multiple_of(page) {
             return Err(error(format!("offset {offset}, needed a multiple of the page size {page}")));
         }
-        // SAFETY: the mapping is read-only. That nobody shortens or rewrites the file while it is
+        // SAFETY: no rule of Metal's: the mapping is read-only. That nobody shortens or rewrites the file while it is
         // read is asked of the user, as with every program that maps its models.
         let pages = unsafe { memmap2::MmapOptions::new().offset(offset).len(len).map(file) };
         let pages = pages.map_err(|io| error(io.to_string()))?;
@@ -223,7 +223,7 @@ impl<A: Api> DeviceTrait for Device<A> {
     }
 
     unsafe fn import(&self, memory: ForeignMemory) -> Result<Buffer<A>> {
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: newBufferWithBytesNoCopy: the caller's promise that the bytes stay mapped until the owner is dropped.
         unsafe { Buffer::import(&self.shared, memory) }
     }
 

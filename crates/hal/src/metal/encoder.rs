@@ -180,7 +180,8 @@ impl<A: Api> Commands<A> {
     /// Encodes every command. What is set already is not set again.
     pub(super) fn encode(&self, shared: &Shared<A>, encoder: &A::Encoder, fault: &Argument<A>) {
         let (api, labels) = (&shared.api, shared.labels);
-        // SAFETY: the record's words are inside its buffer, and belong to this submission alone.
+        // SAFETY: setBuffer:offset:atIndex: needs an offset inside the buffer, and index 30 is the last; the words
+        // belong to this submission alone.
         unsafe { api.set_buffer(encoder, fault, FAULT_INDEX) };
         let mut current = None;
         for command in &self.list {

@@ -21,7 +21,6 @@ struct Inner<A: Api> {
     name: String,
     pipeline: A::Pipeline,
     limits: PipelineLimits,
-    threadgroup_bytes: usize,
 }
 
 /// A compiled kernel.
@@ -101,7 +100,7 @@ impl<A: Api> Kernel<A> {
                 let (declared, limit) = (limits.threadgroup_bytes, facts.threadgroup_bytes);
                 return Err(failed(format!("{declared} bytes of threadgroup memory, the device has {limit}")));
             }
-            let inner = Inner { name: name.to_owned(), pipeline, limits, threadgroup_bytes: facts.threadgroup_bytes };
+            let inner = Inner { name: name.to_owned(), pipeline, limits };
             Ok(Self { inner: Arc::new(inner) })
         })
     }
@@ -136,10 +135,6 @@ impl<A: Api> Kernel<A> {
         }
         if block > MAX_BLOCK {
             return invalid(format!("a block of {block} bytes, at most {MAX_BLOCK} are possible"));
-        }
-        let (declared, limit) = (limits.threadgroup_bytes, self.inner.threadgroup_bytes);
-        if declared > limit {
-            return invalid(format!("{declared} bytes of threadgroup memory, the device has {limit}"));
         }
         Ok(())
     }

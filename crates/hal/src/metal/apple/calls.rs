@@ -167,12 +167,6 @@ impl Api for Apple {
         unsafe { encoder.setBytes_length_atIndex(start.cast(), bytes.len(), index) };
     }
 
-    fn set_threadgroup_memory(&self, encoder: &Self::Encoder, byte_len: usize, index: usize) {
-        // SAFETY: setThreadgroupMemoryLength:atIndex: needs a multiple of 16 within maxThreadgroupMemoryLength;
-        // `Kernel::check_launch` has refused others.
-        unsafe { encoder.setThreadgroupMemoryLength_atIndex(byte_len, index) };
-    }
-
     unsafe fn dispatch(&self, encoder: &Self::Encoder, [x, y, z]: [u32; 3], threads: u32) {
         let groups = MTLSize { width: x as usize, height: y as usize, depth: z as usize };
         let threads = MTLSize { width: threads as usize, height: 1, depth: 1 };

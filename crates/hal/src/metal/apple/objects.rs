@@ -11,8 +11,7 @@ use objc2_metal::{MTLBuffer, MTLCommandBuffer, MTLResidencySet};
 #[derive(Clone)]
 pub struct MetalBuffer(Retained<ProtocolObject<dyn MTLBuffer>>);
 
-// SAFETY: "Metal Programming Guide", threading: resources may be used from any thread; what is in them is
-// synchronised by the submission order and the host guards of the common layer. objc_retain and objc_release
+// SAFETY: Metal lets any thread use a resource; what is in it is synchronised by the submission order and the host guards of the common layer. objc_retain and objc_release
 // are atomic.
 unsafe impl Send for MetalBuffer {}
 // SAFETY: as above; none of the protocol's methods that take `&self` need exclusive access.
@@ -54,8 +53,7 @@ impl From<MetalBuffer> for Retained<ProtocolObject<dyn MTLBuffer>> {
 #[derive(Debug)]
 pub struct Committed(pub(super) Retained<ProtocolObject<dyn MTLCommandBuffer>>);
 
-// SAFETY: "Metal Programming Guide", threading: a command buffer is encoded by one thread at a time, which is
-// the one that makes it; afterwards only `waitUntilCompleted`, `status`, `error` and the times are asked for,
+// SAFETY: Metal wants a command buffer to be encoded by one thread at a time, which is the one that makes it; afterwards only `waitUntilCompleted`, `status`, `error` and the times are asked for,
 // which any thread may.
 unsafe impl Send for Committed {}
 // SAFETY: as above.
@@ -65,8 +63,7 @@ unsafe impl Sync for Committed {}
 #[derive(Debug)]
 pub struct Set(pub(super) Retained<ProtocolObject<dyn MTLResidencySet>>);
 
-// SAFETY: MTLResidencySet is not thread safe by itself ("you can modify a set from any thread, one at a time"):
-// the common layer stages and commits under the lock of its `ResidencySet`.
+// SAFETY: any thread may change an MTLResidencySet, but no two at a time (it promises no more): the common layer stages and commits under the lock of its `ResidencySet`.
 unsafe impl Send for Set {}
 // SAFETY: as above.
 unsafe impl Sync for Set {}

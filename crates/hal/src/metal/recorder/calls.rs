@@ -114,7 +114,7 @@ impl Api for MetalRecorder {
         }
         let address = start.as_ptr().expose_provenance() as u64;
         let memory = ForeignMemory { address, byte_len: byte_len as u64, read_only: false, owner };
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: newBufferWithBytesNoCopy: the caller's promise that the pages stay mapped until the owner is dropped.
         let memory = unsafe { self.engine.cpu.import(memory) }.ok()?;
         let buffer = self.buffer(memory, StorageMode::Shared);
         self.line(format_args!("newBufferNoCopy {buffer:?} {byte_len}"));
@@ -217,13 +217,6 @@ impl Api for MetalRecorder {
             self.line(format_args!("! setBytes of more than {MAX_BYTES} bytes"));
         }
         encoder.table.borrow_mut().block = Some((index, bytes.to_vec()));
-    }
-
-    fn set_threadgroup_memory(&self, _: &RecordedEncoder, byte_len: usize, index: usize) {
-        self.line(format_args!("setThreadgroupMemory {index} [{byte_len}]"));
-        if !byte_len.is_multiple_of(16) {
-            self.line(format_args!("! threadgroup memory of {byte_len} bytes, needed a multiple of 16"));
-        }
     }
 
     unsafe fn dispatch(&self, encoder: &RecordedEncoder, [x, y, z]: [u32; 3], threads: u32) {

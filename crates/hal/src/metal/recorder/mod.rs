@@ -10,7 +10,7 @@
 //! | `release b1` | the last reference is gone |
 //! | `newLibrary l1 Metal3_0`, `newPipeline p1 add_f32` | kernels |
 //! | `commandBuffer c1 "label"`, `computeEncoder c1 concurrent` | a command buffer and its one encoder |
-//! | `setPipeline p1`, `setBuffer 0 b1+256`, `setBytes 2 [16]`, `setThreadgroupMemory 0 [1024]` | arguments |
+//! | `setPipeline p1`, `setBuffer 0 b1+256`, `setBytes 2 [16]` | arguments |
 //! | `dispatch 4x1x1 of 256`, `barrier buffers`, `pushGroup "x"`, `popGroup`, `endEncoding` | commands |
 //! | `onCompleted c1`, `commit c1`, `wait c1`, `status c1 completed` | submission |
 //! | `residency new`, `residency attach`, `residency + b1`, `residency - b1`, `residency commit`, `residency request`, `residency end`, `residency detach` | residency |
