@@ -38,7 +38,11 @@ where
             let cache = unsafe { invocation.output::<u8>(1, at..at + size_of::<B>()) };
             let mut values = [0.0; LEN];
             rows.convert_to_f32_slice(&mut values);
-            let quantized = B::quantize(&values);
+            let mut quantized = B::quantize(&values);
+            if values.iter().any(|value| !value.is_finite()) {
+                // Both kinds of block begin with their scale.
+                bytemuck::bytes_of_mut(&mut quantized)[..size_of::<f16>()].copy_from_slice(&f16::NAN.to_le_bytes());
+            }
             quantized.dequantize(&mut values);
             rows.convert_from_f32_slice(&values);
             cache.copy_from_slice(bytemuck::bytes_of(&quantized));

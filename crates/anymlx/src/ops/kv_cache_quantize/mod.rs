@@ -75,7 +75,7 @@ pub(super) fn check_buffers(
 /// `rows` is `F16` `[kv_heads, capacity, head_dim]`, where [`super::kv_cache_write()`] has put the new tokens; `cache` is `U8`
 /// `[kv_heads, capacity, quantized_cache_row_bytes(encoding, head_dim)]`, the blocks of `Q8_0` or `Q4_0` as GGUF files have them;
 /// `positions` is `U32` `[tokens]`, all different. That the rows are rounded too makes attention independent of how a text is cut
-/// into chunks.
+/// into chunks. A block with a value that is not finite gets the scale NaN.
 ///
 /// # Errors
 /// `InvalidArgument` for shapes, dtypes or encodings that do not fit, or when buffers overlap. A position of `capacity` or more
