@@ -118,59 +118,72 @@ unsafe impl LaneKernel for Matmul {
     #[inline(always)]
     fn run<L: Lanes>(invocation: &Invocation<'_>) -> KernelResult {
         let block: Block = invocation.params();
-        let epilogue = Epilogue::from_number(block.epilogue)?;
-        let first = Matrix::new(invocation.input(1), block.encodings[0], &block)?;
-        let (second, output) = match epilogue {
-            Epilogue::Bias => (None, 2),
-            Epilogue::Gate(_) => (Some(Matrix::new(invocation.input(2), block.encodings[1], &block)?), 3),
-        };
-        let bias = match epilogue {
-            Epilogue::Bias if invocation.binding_count() > 3 => Some(invocation.input::<f32>(3)),
-            _ => None,
-        };
-        let (tokens, rows) = (block.tokens as usize, block.rows as usize);
-        let terms = (block.terms as usize).clamp(1, MAX_TERMS);
-        let token_block = (block.token_block as usize).clamp(1, MAX_TOKEN_BLOCK / terms);
-        let batches = rows.div_ceil(ROWS);
-        let mut sums = [[0.0; ROWS]; MAX_TOKEN_BLOCK];
-        let mut second_sums = [[0.0; ROWS]; MAX_TOKEN_BLOCK];
-        for item in invocation.items() {
-            let first_row = item % batches * ROWS;
-            let item_rows = first_row..(first_row + ROWS).min(rows);
-            let first_token = item / batches * token_block;
-            let item_tokens = first_token..(first_token + token_block).min(tokens);
-            let input = input_rows(invocation, &block, item_tokens.clone())?;
-            let sums = &mut sums[..terms * item_tokens.len()];
-            first.multiply(item_rows.clone(), input, sums);
-            let second_sums = &mut second_sums[..terms * item_tokens.len()];
-            if let Some(second) = &second {
-                second.multiply(item_rows.clone(), input, second_sums);
-            }
-            if terms > 1 {
-                add_terms(sums, terms);
-                add_terms(second_sums, terms);
-            }
-            for ((token, sums), second_sums) in item_tokens.zip(sums).zip(second_sums) {
-                let start = token * rows;
-                // SAFETY: elements of this item.
-                let results =
-                    unsafe { invocation.output::<f32>(output, start + item_rows.start..start + item_rows.end) };
-                let sums = &sums[..results.len()];
-                match (epilogue, bias) {
-                    (Epilogue::Bias, None) => results.copy_from_slice(sums),
-                    (Epilogue::Bias, Some(bias)) => {
-                        for ((result, sum), bias) in results.iter_mut().zip(sums).zip(&bias[item_rows.clone()]) {
-                            *result = sum + bias;
-                        }
+        // Clearing room for many tokens takes longer than multiplying one.
+        if block.token_block.saturating_mul(block.terms) <= FEW_TOKENS as u32 {
+            run_items::<L, FEW_TOKENS>(invocation, &block)
+        } else {
+            run_items::<L, MAX_TOKEN_BLOCK>(invocation, &block)
+        }
+    }
+}
+
+/// Tokens whose sums are kept in less room.
+const FEW_TOKENS: usize = 8;
+
+/// `N` is at least the tokens of an item, times their terms.
+#[inline(always)]
+fn run_items<L: Lanes, const N: usize>(invocation: &Invocation<'_>, block: &Block) -> KernelResult {
+    let epilogue = Epilogue::from_number(block.epilogue)?;
+    let first = Matrix::new(invocation.input(1), block.encodings[0], block)?;
+    let (second, output) = match epilogue {
+        Epilogue::Bias => (None, 2),
+        Epilogue::Gate(_) => (Some(Matrix::new(invocation.input(2), block.encodings[1], block)?), 3),
+    };
+    let bias = match epilogue {
+        Epilogue::Bias if invocation.binding_count() > 3 => Some(invocation.input::<f32>(3)),
+        _ => None,
+    };
+    let (tokens, rows) = (block.tokens as usize, block.rows as usize);
+    let terms = (block.terms as usize).clamp(1, MAX_TERMS);
+    let token_block = (block.token_block as usize).clamp(1, MAX_TOKEN_BLOCK / terms);
+    let batches = rows.div_ceil(ROWS);
+    let mut sums = [[0.0; ROWS]; N];
+    let mut second_sums = [[0.0; ROWS]; N];
+    for item in invocation.items() {
+        let first_row = item % batches * ROWS;
+        let item_rows = first_row..(first_row + ROWS).min(rows);
+        let first_token = item / batches * token_block;
+        let item_tokens = first_token..(first_token + token_block).min(tokens);
+        let input = input_rows(invocation, block, item_tokens.clone())?;
+        let sums = &mut sums[..terms * item_tokens.len()];
+        first.multiply(item_rows.clone(), input, sums);
+        let second_sums = &mut second_sums[..terms * item_tokens.len()];
+        if let Some(second) = &second {
+            second.multiply(item_rows.clone(), input, second_sums);
+        }
+        if terms > 1 {
+            add_terms(sums, terms);
+            add_terms(second_sums, terms);
+        }
+        for ((token, sums), second_sums) in item_tokens.zip(sums).zip(second_sums) {
+            let start = token * rows;
+            // SAFETY: elements of this item.
+            let results = unsafe { invocation.output::<f32>(output, start + item_rows.start..start + item_rows.end) };
+            let sums = &sums[..results.len()];
+            match (epilogue, bias) {
+                (Epilogue::Bias, None) => results.copy_from_slice(sums),
+                (Epilogue::Bias, Some(bias)) => {
+                    for ((result, sum), bias) in results.iter_mut().zip(sums).zip(&bias[item_rows.clone()]) {
+                        *result = sum + bias;
                     }
-                    (Epilogue::Gate(activation), _) => {
-                        gated_activation::apply::<L>(activation, sums, &second_sums[..results.len()], results);
-                    }
+                }
+                (Epilogue::Gate(activation), _) => {
+                    gated_activation::apply::<L>(activation, sums, &second_sums[..results.len()], results);
                 }
             }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Adds up the products of each token's rows, in its own place.

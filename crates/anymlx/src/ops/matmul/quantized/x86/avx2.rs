@@ -7,7 +7,7 @@ use super::{
     panel::Panel,
     tile::{Kernel, Panelled, Tokens},
 };
-use crate::ops::matmul::part::ROWS;
+use crate::ops::{matmul::part::ROWS, quantize_activations::STEP_RATIO};
 
 pub(super) struct Avx2;
 
@@ -29,6 +29,16 @@ impl Level for Avx2 {
     unsafe fn dot_words(sum: __m256i, codes: __m256i, quants: __m256i) -> __m256i {
         // SAFETY: the level has these instructions.
         unsafe { _mm256_add_epi32(sum, _mm256_madd_epi16(codes, quants)) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_steps(codes: __m256i, coarse: __m256i, fine: __m256i) -> __m256i {
+        // SAFETY: the level has these instructions.
+        unsafe {
+            let ratio = _mm256_set1_epi16(STEP_RATIO as i16);
+            let coarse = _mm256_madd_epi16(_mm256_maddubs_epi16(codes, coarse), ratio);
+            _mm256_add_epi32(coarse, Self::dot(codes, fine))
+        }
     }
 
     #[inline(always)]

@@ -8,7 +8,7 @@ use super::{
     panel::Panel,
     tile::{Kernel, Panelled, Tokens},
 };
-use crate::ops::matmul::part::ROWS;
+use crate::ops::{matmul::part::ROWS, quantize_activations::STEP_RATIO};
 
 pub(super) struct Avx512;
 
@@ -32,6 +32,15 @@ impl Level for Avx512 {
     unsafe fn dot_words(sum: __m256i, codes: __m256i, quants: __m256i) -> __m256i {
         // SAFETY: the level has these instructions.
         unsafe { _mm256_dpwssd_epi32(sum, codes, quants) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_steps(codes: __m256i, coarse: __m256i, fine: __m256i) -> __m256i {
+        // SAFETY: the level has these instructions.
+        unsafe {
+            let coarse = _mm256_slli_epi32::<{ STEP_RATIO.ilog2() as i32 }>(Self::dot(codes, coarse));
+            _mm256_dpbusd_epi32(coarse, codes, fine)
+        }
     }
 
     #[inline(always)]

@@ -20,6 +20,9 @@ pub(super) trait Level {
     /// `sum` and sums of two neighbouring products in each 32-bit lane.
     unsafe fn dot_words(sum: __m256i, codes: __m256i, quants: __m256i) -> __m256i;
 
+    /// `STEP_RATIO` times [`Self::dot`] of `coarse`, and that of `fine`.
+    unsafe fn dot_steps(codes: __m256i, coarse: __m256i, fine: __m256i) -> __m256i;
+
     /// 16 in each byte whose bit is set.
     unsafe fn fifth_bits(bits: u32) -> __m256i;
 }
@@ -52,25 +55,18 @@ pub(super) trait Encoding {
     /// `weights` points to as many groups, a whole number of blocks; the processor has the level.
     unsafe fn codes<L: Level, const N: usize>(weights: *const u8) -> [__m256i; N];
 
-    /// Codes of group `index` of 32, which is below 8, in 16 bits.
+    /// Signed codes of group `index` of 32 in 16 bits, of types with blocks of 32.
     ///
     /// # Safety
-    /// As [`Self::codes`], for as many groups as make whole blocks with this one.
+    /// As [`Self::codes`], for `index + 1` groups.
     #[inline(always)]
     unsafe fn words<L: Level>(weights: *const u8, index: usize) -> [__m256i; 2] {
+        const { assert!(!Self::SIGNED || Self::BLOCK_GROUPS == 1) };
         // SAFETY: the caller vouches for the groups.
         unsafe {
-            let codes = if Self::BLOCK_GROUPS == 1 {
-                Self::codes::<L, 1>(weights.add(index * Self::BLOCK_BYTES))[0]
-            } else {
-                Self::codes::<L, STEP_GROUPS>(weights)[index]
-            };
+            let codes = Self::codes::<L, 1>(weights.add(index * Self::BLOCK_BYTES))[0];
             let (low, high) = (_mm256_castsi256_si128(codes), _mm256_extracti128_si256::<1>(codes));
-            if Self::SIGNED {
-                [_mm256_cvtepi8_epi16(low), _mm256_cvtepi8_epi16(high)]
-            } else {
-                [_mm256_cvtepu8_epi16(low), _mm256_cvtepu8_epi16(high)]
-            }
+            [_mm256_cvtepi8_epi16(low), _mm256_cvtepi8_epi16(high)]
         }
     }
 

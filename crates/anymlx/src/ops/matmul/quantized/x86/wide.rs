@@ -1,5 +1,7 @@
-//! One token in two 8-bit steps: both together are one 16-bit step, whose products need no more instructions than those
-//! of 8 bits.
+//! One token in two 8-bit steps: their scales differ by a power of two, so that their products are added as integers.
+//!
+//! Codes of eight bits widen as they are loaded: for them both steps are joined into one of 16 bits, whose products need no
+//! more instructions than those of 8 bits. Others would need several more to widen, and are multiplied with each step.
 
 use std::{arch::x86_64::*, mem::MaybeUninit};
 
@@ -16,12 +18,6 @@ use crate::ops::{
 /// Columns that are joined at a time.
 const COLUMNS: usize = 2048;
 
-/// Whether 16 bits take fewer instructions than twice eight: codes of eight bits widen as they are loaded, others do
-/// not.
-pub(super) const fn pays<E: Encoding>() -> bool {
-    E::SIGNED
-}
-
 /// A token's quants and factors, as far as they have been joined. Entry `i` of `quants` is `STEP_RATIO` times that of the
 /// first step, plus that of the second, and `scales` are those of the second.
 #[repr(C, align(64))]
@@ -30,13 +26,22 @@ struct Token {
     scales: [MaybeUninit<f32>; COLUMNS / 32],
     /// Scale times sum of quants, for each group of weights.
     scaled_sums: [MaybeUninit<f32>; COLUMNS / 16],
+    /// Quants of both steps.
+    coarse: *const i8,
+    fine: *const i8,
 }
 
 impl Token {
     #[inline(always)]
     fn new() -> Self {
         let (nothing, no_value) = (MaybeUninit::<i16>::uninit(), MaybeUninit::<f32>::uninit());
-        Self { quants: [nothing; COLUMNS], scales: [no_value; COLUMNS / 32], scaled_sums: [no_value; COLUMNS / 16] }
+        Self {
+            coarse: std::ptr::null(),
+            fine: std::ptr::null(),
+            quants: [nothing; COLUMNS],
+            scales: [no_value; COLUMNS / 32],
+            scaled_sums: [no_value; COLUMNS / 16],
+        }
     }
 
     #[inline(always)]
@@ -62,7 +67,9 @@ impl Token {
         unsafe {
             let coarse = tokens.bytes.as_ptr();
             let fine = coarse.add(layout.row_bytes);
-            for at in (0..32 * groups).step_by(16) {
+            (self.coarse, self.fine) = (coarse.add(32 * first).cast(), fine.add(32 * first).cast());
+            let joined_columns = if E::SIGNED { 32 * groups } else { 0 };
+            for at in (0..joined_columns).step_by(16) {
                 let high = _mm256_cvtepi8_epi16(_mm_loadu_si128(coarse.add(32 * first + at).cast()));
                 let low = _mm256_cvtepi8_epi16(_mm_loadu_si128(fine.add(32 * first + at).cast()));
                 let joined = _mm256_add_epi16(_mm256_slli_epi16::<{ STEP_RATIO.ilog2() as i32 }>(high), low);
@@ -190,21 +197,23 @@ unsafe fn step<E: Encoding, L: Level, const N: usize>(
             }
         }
         let stored = Stored::new::<E>(&scales);
+        if !E::SIGNED {
+            let codes = E::codes::<L, N>(weights);
+            for index in 0..N {
+                let coarse = _mm256_loadu_si256(token.coarse.add(32 * (group + index)).cast());
+                let fine = _mm256_loadu_si256(token.fine.add(32 * (group + index)).cast());
+                let dot = _mm256_cvtepi32_ps(L::dot_steps(codes[index], coarse, fine));
+                totals[index % 2] = _mm256_fmadd_ps(dot, stored.spread::<E>(index), totals[index % 2]);
+            }
+            return;
+        }
         let quants = token.quants().add(32 * group);
         for index in 0..N {
             let [low, high] = E::words::<L>(weights, index);
             let low_quants = _mm256_load_si256(quants.add(32 * index).cast());
             let high_quants = _mm256_load_si256(quants.add(32 * index + 16).cast());
-            let total = &mut totals[index % 2];
-            if E::GROUP == 32 {
-                let dot = L::dot_words(_mm256_madd_epi16(low, low_quants), high, high_quants);
-                *total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), stored.broadcast(index), *total);
-            } else {
-                let low = _mm256_cvtepi32_ps(_mm256_madd_epi16(low, low_quants));
-                let high = _mm256_cvtepi32_ps(_mm256_madd_epi16(high, high_quants));
-                *total = _mm256_fmadd_ps(low, stored.broadcast(2 * index), *total);
-                totals[2] = _mm256_fmadd_ps(high, stored.broadcast(2 * index + 1), totals[2]);
-            }
+            let dot = L::dot_words(_mm256_madd_epi16(low, low_quants), high, high_quants);
+            totals[index % 2] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), stored.spread::<E>(index), totals[index % 2]);
         }
     }
 }
