@@ -41,8 +41,8 @@ impl<'a> ExportPlan<'a> {
     /// Reads a GGUF model.
     ///
     /// # Errors
-    /// For a checkpoint that is no GGUF file, for architectures and vocabularies that are not known, tensors without a name in the new folder, quantised tensors where
-    /// the export is to be lossless, and rows that are no multiple of the group.
+    /// For a checkpoint that is no GGUF file, for architectures and vocabularies that are not known, tensors without a name in
+    /// the new folder, quantised tensors where the export is to be lossless, and rows that are no multiple of the group.
     pub fn new(checkpoint: &'a Checkpoint, weights: ExportWeights) -> Result<Self> {
         let Some(gguf) = checkpoint.gguf() else {
             return Err(LmError::invalid("convert", "a folder of safetensors given, needed a GGUF file"));
@@ -50,6 +50,7 @@ impl<'a> ExportPlan<'a> {
         let config = architecture::configure(checkpoint)?;
         let tokenizer = Tokenizer::from_gguf(&gguf.metadata)?;
         let tied = gguf.tensor("output.weight").is_none();
+        let files = json_files(&gguf.metadata, &config, &tokenizer, tied, weights)?;
         let mut tensors = Vec::with_capacity(gguf.tensors.len());
         for info in gguf.tensors.iter().map(|tensor| &tensor.info) {
             let Some(name) = tensors::name(&info.name, config.post_norms) else {
@@ -85,7 +86,6 @@ impl<'a> ExportPlan<'a> {
             });
         }
         let source_bytes = gguf.tensors.iter().map(|tensor| tensor.info.byte_len).sum();
-        let files = json_files(&gguf.metadata, &config, &tokenizer, tied, weights)?;
         Ok(Self { tensors, files, source_bytes })
     }
 
