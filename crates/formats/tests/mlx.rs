@@ -136,7 +136,7 @@ fn configurations() {
     let mixed = config(
         "{\"group_size\": 32, \"bits\": 3, \"mode\": \"affine\", \"quant_method\": \"mlx\", \"threshold\": -0.5, \"list\": [1, {}],
           \"lm_head\": false, \"model.embed_tokens\": {\"group_size\": 128, \"bits\": 8, \"note\": null},
-          \"b\": true, \"a\": {\"mode\": \"mxfp4\"}, \"c\": {\"bits\": 2}}",
+          \"b\": true, \"a\": {\"mode\": \"mxfp4\"}, \"c\": {\"group_size\": null, \"bits\": 2}}",
     );
     let mixed = mixed.unwrap().unwrap();
     assert_eq!(mixed.layer("model.layers.0.mlp.up_proj"), Some(affine(3, 32)));

@@ -76,6 +76,7 @@ enum Entry {
     Text(String),
     Flag(bool),
     Layer(Values),
+    Null,
     Ignored,
 }
 
@@ -99,7 +100,7 @@ impl<'de> Deserialize<'de> for QuantizationConfig {
                         Entry::Flag(false) => None,
                         Entry::Flag(true) => Some(default),
                         Entry::Layer(values) => Some(values.layout().map_err(|error: A::Error| within(&name, error))?),
-                        Entry::Number(_) | Entry::Text(_) | Entry::Ignored => continue,
+                        Entry::Number(_) | Entry::Text(_) | Entry::Null | Entry::Ignored => continue,
                     };
                     overrides.push((name, layout));
                 }
@@ -132,6 +133,8 @@ fn read_values<'de, A: MapAccess<'de>>(mut map: A, mut other: impl FnMut(String,
                 })?;
                 values.mode.replace(mode).is_some()
             }
+            // MLX's recipes of mixed bits write what they were not given.
+            ("group_size" | "bits" | "mode", Entry::Null) => continue,
             ("group_size" | "bits", _) => return Err(within(&key, Error::custom("a whole number is needed"))),
             ("mode", _) => return Err(within(&key, Error::custom("a string is needed"))),
             ("global_scale", Entry::Flag(true)) => {
@@ -184,7 +187,7 @@ impl<'de> Deserialize<'de> for Entry {
             }
 
             fn visit_unit<E: Error>(self) -> Result<Entry, E> {
-                Ok(Entry::Ignored)
+                Ok(Entry::Null)
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Entry, A::Error> {
