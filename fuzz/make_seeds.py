@@ -341,16 +341,15 @@ def tokenizer_seeds():
         names = {"add_bos": "add_bos_token", "prefix": "add_space_prefix"}
         return b"\1" + records(table, {f"tokenizer.ggml.{names.get(key, key)}": value for key, value in pairs.items()})
 
-    pieces = ["<unk>", "<s>", "</s>", "<0x41>", "<0xC3>", "▁", "H", "e", "l", "o", "ll", "▁H", "▁He"]
-    kinds = [2, 3, 3, 6, 6] + [1] * 8
-    scores = [0.0] * 5 + [-1.0, -2.0, -3.0, -4.0, -5.0, -0.5, -0.25, -0.125]
+    pieces = ["<unk>", "<s>", "</s>", "▁", "H", "e", "l", "o", "ll", "▁H", "▁He"]
+    kinds = [2, 3, 3] + [1] * 8
+    scores = [0.0] * 3 + [-1.0, -2.0, -3.0, -4.0, -5.0, -0.5, -0.25, -0.125]
     pieces_model = dict(model="llama", tokens=pieces, scores=scores, token_type=kinds)
     bytes_model = dict(model="gpt2", pre="gpt-2", tokens=symbols("He", "ll", "<|end|>"), merges=["H e", "l l"])
     yield "valid-pieces", seed(**pieces_model)
     yield "valid-pieces-ids", seed(**pieces_model, bos_token_id=1, eos_token_id=2, unknown_token_id=0, add_bos=False, prefix=False)
     yield "valid-bytes", seed(**bytes_model)
-    yield "valid-bytes-end", seed(**bytes_model, eos_token_id=258, token_type=[1] * 3)
-    yield "valid-ids-only", seed(model="no_vocab") + record(table.index("llama.vocab_size"), 32) + record(table.index("general.architecture"), "llama")
+    yield "valid-bytes-end", seed(**bytes_model, eos_token_id=258)
     pairs = [
         pair("tokenizer.ggml.model", STRING, text("llama")),
         pair("tokenizer.ggml.tokens", ARRAY, array(STRING, [text(piece) for piece in pieces])),
@@ -368,6 +367,9 @@ def tokenizer_seeds():
     yield "broken-kinds", seed(**{**pieces_model, "token_type": [1, 2]})
     yield "broken-bos", seed(**pieces_model, bos_token_id=999)
     yield "broken-eos-huge", seed(**pieces_model, eos_token_id=2**63)
+    yield "broken-byte-tokens", seed(
+        **{**pieces_model, "tokens": pieces + ["<0x41>"], "scores": scores + [0.0], "token_type": kinds + [6]}
+    )
     yield "broken-merge-range", seed(**{**bytes_model, "merges": ["H e", "q zzz"]})
     yield "broken-merge-form", seed(**{**bytes_model, "merges": ["He"]})
     yield "broken-merge-spaces", seed(**{**bytes_model, "merges": ["H  e"]})

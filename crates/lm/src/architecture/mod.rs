@@ -47,7 +47,9 @@ pub fn configure(checkpoint: &Checkpoint) -> Result<ModelConfig> {
 }
 
 fn unknown(name: &str) -> LmError {
-    LmError::UnknownArchitecture { name: name.to_owned(), supported: supported().join(", ") }
+    // Whatever a file says stays on the message's line.
+    let name = name.chars().take(200).flat_map(char::escape_debug).collect();
+    LmError::UnknownArchitecture { name, supported: supported().join(", ") }
 }
 
 /// More of anything than this is not a model.

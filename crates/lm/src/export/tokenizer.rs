@@ -250,6 +250,11 @@ mod tests {
             ("▁ab", 1, -4.0),
             ("abc", 1, -5.0),
         ];
+        let known = pieces;
+        let bytes: Vec<String> = (0..256).map(|byte| format!("<0x{byte:02X}>")).collect();
+        let others = bytes.iter().filter(|byte| known.iter().all(|piece| piece.0 != byte.as_str()));
+        let pieces: Vec<(&str, i32, f32)> =
+            known.iter().copied().chain(others.map(|byte| (byte.as_str(), 6, 0.0))).collect();
         for prefix in [false, true] {
             let mut metadata = Metadata::new();
             metadata.insert("tokenizer.ggml.model", "llama");

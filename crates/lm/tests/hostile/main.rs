@@ -35,7 +35,7 @@ fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
 fn seeds_and_changes_of_them_are_judged_with_bounded_memory() {
     for (name, target) in TARGETS {
         let files = corpus(name);
-        let (mut valid, mut broken) = (Vec::new(), 0);
+        let (mut valid, mut broken, mut misjudged) = (Vec::new(), 0, Vec::new());
         for (file, input) in &files {
             let accepted = target(input);
             match file.split('-').next() {
@@ -43,12 +43,15 @@ fn seeds_and_changes_of_them_are_judged_with_bounded_memory() {
                 Some("broken") => broken += 1,
                 _ => continue,
             }
-            assert_eq!(accepted, file.starts_with("valid-"), "{name}/{file}");
+            if accepted != file.starts_with("valid-") {
+                misjudged.push(file);
+            }
         }
+        assert!(misjudged.is_empty(), "{name}: judged otherwise than their names say: {misjudged:?}");
         assert!(valid.len() >= 3 && broken >= 8, "{name}: only {} valid and {broken} broken seeds", valid.len());
 
         let (mut random, mut accepted) = (Random(0x5eed), 0);
-        const INPUTS: usize = 5_000;
+        const INPUTS: usize = 500;
         for _ in 0..INPUTS {
             let mut input = valid[random.below(valid.len())].clone();
             mutate::binary(&mut input, &mut random);

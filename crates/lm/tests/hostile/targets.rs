@@ -17,7 +17,8 @@ pub const TARGETS: [(&str, Target); 3] =
     [("tokenizer_gguf", tokenizer_gguf), ("chat_template", chat_template), ("model_config", model_config)];
 
 /// Tables by text and by id, and the merging engine's own.
-const TOKENIZER: Budget = Budget { constant: 64 << 10, multiple: 400 };
+// The constant is for vocabularies of ids without texts, whose number no byte of the file backs.
+const TOKENIZER: Budget = Budget { constant: 16 << 20, multiple: 400 };
 
 /// One entry for each of up to 4,096 layers, whatever the file's length.
 const MODEL: Budget = Budget { constant: 256 << 10, multiple: 20 };
