@@ -25,7 +25,7 @@ pub(super) unsafe fn multiply<E: Encoding, L: Level>(part: &Part<'_>, tokens: &Q
     let mut next = 0;
     // SAFETY: as the caller vouches; there are as many tokens as sums, with the part's columns.
     unsafe {
-        if let ([sums, _], 2) = (&mut *sums, tokens.terms) {
+        if let (true, [sums, _], 2) = (wide::takes::<E>(), &mut *sums, tokens.terms) {
             return wide::multiply::<E, L>(part, tokens, sums);
         }
         while next + TOKENS <= sums.len() {

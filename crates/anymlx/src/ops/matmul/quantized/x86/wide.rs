@@ -18,6 +18,11 @@ use crate::ops::{
 /// Columns that are joined at a time.
 const COLUMNS: usize = 2048;
 
+/// Codes of eight bits are joined in whole groups of 32, under one scale.
+pub(super) const fn takes<E: Encoding>() -> bool {
+    !E::SIGNED || E::GROUP == 32
+}
+
 /// A token's quants and factors, as far as they have been joined. Entry `i` of `quants` is `STEP_RATIO` times that of the
 /// first step, plus that of the second, and `scales` are those of the second.
 #[repr(C, align(64))]
