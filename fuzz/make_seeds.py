@@ -277,10 +277,11 @@ def config_seeds():
     yield "valid-modes", config({"mode": "mxfp4", "a": {"mode": "nvfp4"}, "b": {"mode": "mxfp8"}, "c": {"bits": 3}})
     yield "valid-layers", config({"group_size": 32, "bits": 6, "lm_head": False, "x.y": True, "z": {"bits": 8, "group_size": 128}})
     yield "valid-others", config({"bits": 8, "list": [1, [2]], "number": -1, "real": 0.5, "text": "t", "nothing": None})
-    for at, value in enumerate([0, 7, 9, 2**32, 2**64, -1, 4.0, "4", None, {}, []]):
+    yield "valid-null-values", config({"bits": None, "group_size": None, "mode": None})
+    for at, value in enumerate([0, 7, 9, 2**32, 2**64, -1, 4.0, "4", {}, []]):
         yield f"broken-bits-{at}", config({"bits": value})
         yield f"broken-group-{at}", config({"group_size": value})
-    for at, value in enumerate(["int4", "", 4, None]):
+    for at, value in enumerate(["int4", "", 4]):
         yield f"broken-mode-{at}", config({"mode": value})
     yield "broken-layer", config({"a": {"bits": 9}})
     yield "broken-global-scale", config({"a": {"mode": "nvfp4", "global_scale": True}})
@@ -357,6 +358,8 @@ def tokenizer_seeds():
         pair("tokenizer.ggml.token_type", ARRAY, array(I32, [struct.pack("<i", kind) for kind in kinds])),
     ]
     yield "valid-file", b"\0" + gguf(pairs)
+    ids_only = {"tokenizer.ggml.model": "no_vocab", "llama.vocab_size": 32, "general.architecture": "llama"}
+    yield "valid-ids-only", b"\1" + records(table, ids_only)
     yield "broken-nothing", b""
     yield "broken-empty", seed()
     yield "broken-model", seed(**{**pieces_model, "model": "wordpiece9"})
