@@ -2,8 +2,6 @@
 
 use std::{
     fmt,
-    fs::File,
-    path::Path,
     sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
 };
 
@@ -395,26 +393,6 @@ impl MlxDevice {
         let buffer = self.alloc_buffer(given, dtype, shape)?;
         buffer.copy_from_slice(values)?;
         Ok(buffer)
-    }
-
-    /// A read-only buffer over a whole file: mapped, not copied, where memory is unified.
-    ///
-    /// The file must not be shortened or rewritten while the buffer lives.
-    ///
-    /// # Errors
-    /// `IoError` with the path.
-    pub fn map_file(&self, path: impl AsRef<Path>) -> Result<MlxBuffer> {
-        let path = path.as_ref();
-        let failed = |error: std::io::Error| MlxError::IoError(format!("open `{}`: {error}", path.display()));
-        let file = File::open(path).map_err(failed)?;
-        let byte_len = file.metadata().map_err(failed)?.len();
-        if byte_len == 0 {
-            return Err(MlxError::IoError(format!("open `{}`: the file is empty", path.display())));
-        }
-        let storage = self.context().map_file(&file, 0, byte_len, Residency::Join);
-        let storage = storage.map_err(|error| MlxError::from(error).context(format!("map `{}`", path.display())))?;
-        let shape = vec![usize::try_from(byte_len).unwrap_or(usize::MAX)];
-        Ok(MlxBuffer::new(RawBuffer { storage }, DType::U8, shape, 0, byte_len))
     }
 
     /// An encoder with the label `commands`.

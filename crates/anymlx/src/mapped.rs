@@ -1,4 +1,4 @@
-//! Files that are larger than the largest buffer of a device.
+//! Files as buffers, those that are larger than the largest buffer of a device too.
 
 use std::{fs::File, ops::Range, path::Path};
 
@@ -68,6 +68,17 @@ fn windows(file_len: u64, limit: u64, largest: u64) -> Option<Vec<Range<u64>>> {
 }
 
 impl MlxDevice {
+    /// A read-only buffer over a whole file: mapped, not copied, where memory is unified.
+    ///
+    /// The file must not be shortened or rewritten while the buffer lives.
+    ///
+    /// # Errors
+    /// `IoError` with the path.
+    pub fn map_file(&self, path: impl AsRef<Path>) -> Result<MlxBuffer> {
+        let file = OpenFile::open(path.as_ref())?;
+        file.map(self, 0..file.byte_len)
+    }
+
     /// Maps a file, mapped and not copied where memory is unified, in parts where it is larger than the device's
     /// largest buffer. `largest` is the length of the longest tensor that will be asked for.
     ///
@@ -76,27 +87,42 @@ impl MlxDevice {
     /// # Errors
     /// `IoError` with the path; `InvalidArgument` when the device has no buffer for `largest` bytes.
     pub fn map_file_in_parts(&self, path: impl AsRef<Path>, largest: u64) -> Result<MappedFile> {
-        let path = path.as_ref();
+        let file = OpenFile::open(path.as_ref())?;
+        let limit = self.info().max_buffer_bytes;
+        let windows = windows(file.byte_len, limit, largest).ok_or_else(|| {
+            let message = format!("a tensor of {largest} bytes, the device's largest buffer has {limit}");
+            MlxError::invalid("map file", message)
+        })?;
+        let part = |window: Range<u64>| Ok((window.start, file.map(self, window)?));
+        Ok(MappedFile { parts: windows.into_iter().map(part).collect::<Result<_>>()? })
+    }
+}
+
+/// A file that is about to be mapped; it is not empty.
+struct OpenFile<'a> {
+    path: &'a Path,
+    file: File,
+    byte_len: u64,
+}
+
+impl<'a> OpenFile<'a> {
+    fn open(path: &'a Path) -> Result<Self> {
         let failed = |error: std::io::Error| MlxError::IoError(format!("open `{}`: {error}", path.display()));
         let file = File::open(path).map_err(failed)?;
         let byte_len = file.metadata().map_err(failed)?.len();
         if byte_len == 0 {
             return Err(MlxError::IoError(format!("open `{}`: the file is empty", path.display())));
         }
-        let limit = self.info().max_buffer_bytes;
-        let windows = windows(byte_len, limit, largest).ok_or_else(|| {
-            let message = format!("a tensor of {largest} bytes, the device's largest buffer has {limit}");
-            MlxError::invalid("map file", message)
-        })?;
-        let part = |window: Range<u64>| {
-            let len = window.end - window.start;
-            let storage = self.context().map_file(&file, window.start, len, Residency::Join);
-            let storage =
-                storage.map_err(|error| MlxError::from(error).context(format!("map `{}`", path.display())))?;
-            let shape = vec![usize::try_from(len).unwrap_or(usize::MAX)];
-            Ok((window.start, MlxBuffer::new(RawBuffer { storage }, DType::U8, shape, 0, len)))
-        };
-        Ok(MappedFile { parts: windows.into_iter().map(part).collect::<Result<_>>()? })
+        Ok(Self { path, file, byte_len })
+    }
+
+    fn map(&self, device: &MlxDevice, window: Range<u64>) -> Result<MlxBuffer> {
+        let len = window.end - window.start;
+        let storage = device.context().map_file(&self.file, window.start, len, Residency::Join);
+        let storage =
+            storage.map_err(|error| MlxError::from(error).context(format!("map `{}`", self.path.display())))?;
+        let shape = vec![usize::try_from(len).unwrap_or(usize::MAX)];
+        Ok(MlxBuffer::new(RawBuffer { storage }, DType::U8, shape, 0, len))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use anymlx::{BackendKind, DType, MlxBuffer, MlxDevice, MlxMatrix, TensorType, Weight, ops};
+use anymlx::{BackendKind, DType, MappedFile, MlxBuffer, MlxDevice, MlxMatrix, TensorType, Weight, ops};
 use anymlx_formats::quant;
 
 use crate::{
@@ -47,7 +47,7 @@ pub(crate) struct ModelWeights {
 pub(crate) struct Loader<'a> {
     device: &'a MlxDevice,
     checkpoint: &'a Checkpoint,
-    files: Vec<MlxBuffer>,
+    files: Vec<MappedFile>,
     names: Names,
     /// Kernels are functions for CPUs.
     on_host: bool,

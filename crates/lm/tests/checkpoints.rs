@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anymlx::{DType, MlxDevice, TensorType};
+use anymlx::{DType, MlxDevice, TensorType, TraceOptions};
 use anymlx_formats::{
     gguf::{Gguf, GgufWriter, Value},
     quant,
@@ -16,11 +16,16 @@ fn golden(name: &str) -> PathBuf {
 }
 
 fn logits(path: &Path) -> Vec<f32> {
-    let model = Model::open(path, &MlxDevice::cpu().unwrap()).unwrap();
+    logits_on(path, &MlxDevice::cpu().unwrap())
+}
+
+fn logits_on(path: &Path, device: &MlxDevice) -> Vec<f32> {
+    let model = Model::open(path, device).unwrap();
     let options = SessionOptions {
+        context: Some(64),
+        chunk: Some(16),
         cache_type: CacheType::F32,
         precision: ActivationPrecision::Full,
-        ..SessionOptions::default()
     };
     Session::new(&model, options).unwrap().prefill(&TOKENS).unwrap()
 }
@@ -63,6 +68,21 @@ fn split(source: &Path, folder: &Path, parts: usize) -> Vec<PathBuf> {
         path
     };
     (0..parts).map(write).collect()
+}
+
+/// What Metal does: its buffers end at a length that files of large models pass.
+#[test]
+fn a_file_larger_than_the_largest_buffer_is_loaded_in_parts() {
+    const LIMIT: u64 = 192 << 10;
+    let path = golden("llama-k-quants.gguf");
+    let options = TraceOptions { max_buffer_bytes: Some(LIMIT), ..TraceOptions::default() };
+    let device = MlxDevice::trace(&options).unwrap();
+    assert!(device.map_file(&path).is_err(), "the file fits in no buffer");
+    assert_eq!(logits_on(&path, &device), logits(&path));
+    let log = device.trace_log().unwrap().take();
+    let parts = log.iter().filter_map(|line| line.strip_prefix("map b")?.split(' ').nth(1)?.parse().ok());
+    let parts: Vec<u64> = parts.collect();
+    assert!(parts.len() > 2 && parts.iter().all(|bytes| *bytes <= LIMIT), "{parts:?}");
 }
 
 #[test]

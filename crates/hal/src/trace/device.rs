@@ -27,11 +27,18 @@ pub struct TraceOptions {
     pub unified: bool,
     /// Number of the device, for tests of several devices.
     pub index: usize,
+    /// Bytes of the largest buffer; `None`: as much as the machine has.
+    pub max_buffer_bytes: Option<u64>,
 }
 
 impl Default for TraceOptions {
     fn default() -> Self {
-        Self { cpu: CpuOptions { threads: Some(1), ..CpuOptions::default() }, unified: true, index: 0 }
+        Self {
+            cpu: CpuOptions { threads: Some(1), ..CpuOptions::default() },
+            unified: true,
+            index: 0,
+            max_buffer_bytes: None,
+        }
     }
 }
 
@@ -97,6 +104,18 @@ impl Device {
         Buffer { inner, number, unified, log: self.log.clone() }
     }
 
+    fn check_length(&self, byte_len: u64) -> Result<()> {
+        match self.options.max_buffer_bytes.filter(|limit| byte_len > *limit) {
+            Some(limit) => Err(HalError::OutOfMemory {
+                asked: byte_len,
+                in_use: self.inner.info().memory_in_use,
+                limit,
+                reason: "larger than any buffer of the device can be".to_owned(),
+            }),
+            None => Ok(()),
+        }
+    }
+
     fn bytes(buffer: &Buffer, offset: u64, len: usize) -> Result<*mut u8> {
         let fits = usize::try_from(offset).ok().filter(|&at| at as u64 + len as u64 <= buffer.byte_len());
         match (fits, buffer.inner.host_pointer()) {
@@ -111,16 +130,19 @@ impl DeviceTrait for Device {
     type B = Trace;
 
     fn info(&self) -> DeviceInfo {
+        let inner = self.inner.info();
         DeviceInfo {
             backend: BackendKind::Trace,
             index: self.options.index,
             name: "trace".into(),
             unified: self.options.unified,
-            ..self.inner.info()
+            max_buffer_bytes: self.options.max_buffer_bytes.unwrap_or(inner.max_buffer_bytes),
+            ..inner
         }
     }
 
     fn allocate(&self, byte_len: u64, mode: StorageMode) -> Result<Buffer> {
+        self.check_length(byte_len)?;
         let buffer = self.number(self.inner.allocate(byte_len, mode)?, self.options.unified);
         let mode = match mode {
             StorageMode::Shared => "shared",
@@ -131,6 +153,7 @@ impl DeviceTrait for Device {
     }
 
     fn map_file(&self, file: &File, offset: u64, byte_len: u64) -> Result<Buffer> {
+        self.check_length(byte_len)?;
         // A file is host memory in any case; a device of its own would hold a copy.
         let buffer = self.number(self.inner.map_file(file, offset, byte_len)?, true);
         self.log.line(format_args!("map b{} {byte_len}", buffer.number));

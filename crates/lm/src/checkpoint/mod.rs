@@ -5,7 +5,7 @@ mod names;
 
 use std::path::{Path, PathBuf};
 
-use anymlx::{HostFile, MlxBuffer, MlxDevice, TensorType};
+use anymlx::{HostFile, MappedFile, MlxDevice, TensorType};
 use anymlx_formats::{
     FormatError,
     gguf::{SplitGguf, sibling_paths},
@@ -178,9 +178,15 @@ impl Checkpoint {
         Ok(bytes.ok_or_else(outside)?)
     }
 
-    /// The files as the device sees them: mapped where it shares the host's memory.
-    pub(crate) fn map(&self, device: &MlxDevice) -> Result<Vec<MlxBuffer>> {
-        Ok(self.paths.iter().map(|path| device.map_file(path)).collect::<anymlx::Result<_>>()?)
+    /// The files as the device sees them: mapped where it shares the host's memory, in parts where it has no buffer
+    /// for all of a file.
+    pub(crate) fn map(&self, device: &MlxDevice) -> Result<Vec<MappedFile>> {
+        let mut largest = vec![0; self.paths.len()];
+        for tensor in self.tensors() {
+            largest[tensor.file] = tensor.byte_len.max(largest[tensor.file]);
+        }
+        let files = self.paths.iter().zip(largest);
+        Ok(files.map(|(path, largest)| device.map_file_in_parts(path, largest)).collect::<anymlx::Result<_>>()?)
     }
 }
 
