@@ -3,8 +3,10 @@
 
 #[path = "../crates/formats/tests/hostile/allocation.rs"]
 pub mod allocation;
+#[cfg(feature = "models")]
 #[path = "../crates/lm/tests/hostile/targets.rs"]
 pub mod model_targets;
+#[cfg(feature = "models")]
 #[path = "../crates/lm/tests/hostile/records.rs"]
 mod records;
 #[path = "../crates/formats/tests/hostile/targets.rs"]

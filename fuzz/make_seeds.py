@@ -382,6 +382,70 @@ def tokenizer_seeds():
     yield "broken-file", b"\0" + gguf(pairs)[:-3]
 
 
+def tokenizer_json_seeds():
+    def token(identity, content, special=True):
+        flags = dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized"], False)
+        return {"id": identity, "content": content, **flags, "special": special}
+
+    def seed(model, **parts):
+        names = ["truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder"]
+        file = {"version": "1.0", **dict.fromkeys(names), "added_tokens": added, **parts, "model": model}
+        return json.dumps(file, ensure_ascii=False, separators=(",", ":")).encode()
+
+    added = [token(0, "<unk>"), token(1, "<s>"), token(2, "</s>")]
+    texts = ["<unk>", "<s>", "</s>", "H", "e", "l", "o", "Ġ", "ll", "He"]
+    vocab = {text: at for at, text in enumerate(texts)}
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    bpe = {"type": "BPE", "vocab": vocab, "merges": [["l", "l"], ["H", "e"]]}
+    pieces = {"type": "BPE", "vocab": {**vocab, "▁": 10, "<0x41>": 11}, "merges": ["l l"], "byte_fallback": True, "unk_token": "<unk>", "fuse_unk": True}
+    unigram = {"type": "Unigram", "unk_id": 0, "vocab": [[text, -float(at)] for at, text in enumerate(texts + ["▁"])]}
+    words = {"type": "WordLevel", "vocab": vocab, "unk_token": "<unk>"}
+    parts = {"type": "WordPiece", "vocab": {**vocab, "##l": 10}, "unk_token": "<unk>", "continuing_subword_prefix": "##", "max_input_chars_per_word": 9}
+    split = {"type": "Split", "pattern": {"Regex": "'s|\\p{L}+|\\s+(?!\\S)|\\s+"}, "behavior": "Isolated", "invert": False}
+    whole = {**level, "use_regex": False}
+    around = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
+    }
+    spaces = [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]
+    back = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]
+    yield "valid-bytes", seed(bpe, pre_tokenizer=level, decoder=level, post_processor=around)
+    yield "valid-split", seed(bpe, pre_tokenizer={"type": "Sequence", "pretokenizers": [split, whole]}, decoder=level)
+    yield "valid-pieces", seed(
+        pieces, normalizer={"type": "Sequence", "normalizers": spaces}, decoder={"type": "Sequence", "decoders": back}
+    )
+    metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
+    yield "valid-unigram", seed(unigram, pre_tokenizer=metaspace, decoder=metaspace, normalizer={"type": "NFKC"})
+    yield "valid-words", seed(words, pre_tokenizer={"type": "Whitespace"}, normalizer={"type": "Lowercase"})
+    bert = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True}
+    yield "valid-parts", seed(parts, normalizer=bert, pre_tokenizer={"type": "BertPreTokenizer"}, decoder={"type": "WordPiece", "prefix": "##", "cleanup": True})
+    cut = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
+    fill = {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "<unk>"}
+    yield "valid-cut-and-filled", seed(bpe, truncation=cut, padding=fill)
+    yield "broken-nothing", b""
+    yield "broken-list", b"[]"
+    yield "broken-no-model", b'{"version":"1.0","added_tokens":[]}'
+    yield "broken-version", seed(bpe, version="9.0")
+    yield "broken-truncated", seed(bpe)[:-9]
+    yield "broken-model-type", seed({**bpe, "type": "Nothing"})
+    yield "broken-merge", seed({**bpe, "merges": [["H", "zzz"]]})
+    yield "broken-merge-form", seed({**bpe, "merges": ["He"]})
+    yield "broken-merge-three", seed({**bpe, "merges": [["H", "e", "l"]]})
+    yield "broken-id-negative", seed({**bpe, "vocab": {"a": -1}})
+    yield "broken-id-huge", seed({**bpe, "vocab": {"a": 2**32 - 1}, "merges": []}, added_tokens=[])
+    yield "broken-id-wide", seed({**bpe, "vocab": {"a": 2**40}, "merges": []}, added_tokens=[])
+    yield "broken-empty", seed({**bpe, "vocab": {}, "merges": []}, added_tokens=[])
+    yield "broken-regex", seed(bpe, pre_tokenizer={**split, "pattern": {"Regex": "("}})
+    yield "broken-regex-huge", seed(bpe, pre_tokenizer={**split, "pattern": {"Regex": "(((\\w{999}){999}){999}){999}"}})
+    yield "valid-regex-endless", seed(bpe, pre_tokenizer={**split, "pattern": {"Regex": "(.*.*.*)*(?=x)(?!x)"}}, post_processor=around)
+    yield "broken-unknown", seed({**unigram, "unk_id": 99})
+    yield "broken-charsmap", seed(unigram, normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"})
+    yield "broken-template", seed(bpe, post_processor={**around, "special_tokens": {}})
+    yield "broken-deep", b'{"model":' * 300
+
+
 def template_seeds():
     yield "valid-plain", b"{% for message in messages %}<|{{ message.role }}|>{{ message.content | trim }}\n{% endfor %}"
     yield "valid-gemma", (
@@ -393,6 +457,7 @@ def template_seeds():
     yield "valid-json", b"{{ messages | tojson(indent=2) }}{{ [1, true, {'a': none}] | tojson }}"
     yield "valid-loop", b"{% for n in range(9) %}{% if n is odd %}{% continue %}{% endif %}{{ loop.index0 * n }}{% endfor %}"
     yield "valid-methods", b"{{ messages[0].content.split(' ')[0].replace('a', 'b').strip('x') }}{{ 'ab'.startswith('a') }}"
+    yield "valid-plus", b"{% set a = [1] + messages %}{{ a[1].role + 'x' }}{{ loop_start + 1 if loop_start else 1.5 + 2 }}{{ (a + a) | length }}"
     yield "broken-refusal", b"{{ raise_exception('roles') }}"
     yield "broken-syntax", b"{% if %}"
     yield "broken-open", b"{{ 1 *"
@@ -400,6 +465,9 @@ def template_seeds():
     yield "broken-recursion", b"{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}"
     yield "broken-loops", b"{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
     yield "broken-doubling", b"{% set ns = namespace(x='ab') %}{% for n in range(64) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}"
+    grow = b"{% set ns = namespace(x=[1]) %}{% for n in range(64) %}{% set ns.x = SUM %}{% endfor %}"
+    for name, total in {"plus": b"ns.x + ns.x", "sum": b"[ns.x, ns.x] | sum(start=[])", "chain": b"ns.x | chain(ns.x)"}.items():
+        yield f"broken-lists-{name}", grow.replace(b"SUM", total)
     yield "broken-repeat", b"{{ 'x' * 100000000000 }}"
     yield "broken-list", b"{{ ([1] * 100000000) | tojson }}"
     yield "broken-replace", b"{{ messages[0].content.replace('', 'x' * 100000).replace('x', 'y' * 100000) }}"
@@ -453,7 +521,7 @@ def model_seeds():
 
 
 TARGETS = {
-    "tokenizer_gguf": tokenizer_seeds, "chat_template": template_seeds, "model_config": model_seeds, "gguf": gguf_seeds, "gguf_split": split_seeds, "safetensors": safetensors_seeds, "safetensors_shards": shard_seeds,
+    "tokenizer_gguf": tokenizer_seeds, "tokenizer_json": tokenizer_json_seeds, "chat_template": template_seeds, "model_config": model_seeds, "gguf": gguf_seeds, "gguf_split": split_seeds, "safetensors": safetensors_seeds, "safetensors_shards": shard_seeds,
     "safetensors_index": index_seeds, "mlx_config": config_seeds,
 }
 

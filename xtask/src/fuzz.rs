@@ -5,9 +5,11 @@ use std::{fs, path::Path, process::Command};
 use crate::{process, workspace::Workspace};
 
 /// What cargo-fuzz passes, without a sanitizer: what is fuzzed has no unsafe code of its own.
-const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3 \
      -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-     -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Coverflow-checks";
+     -Cdebug-assertions -Coverflow-checks";
+/// Tells the fuzzer what values are compared with, which finds constants and costs several times the speed.
+const COMPARISONS: &str = " -Cllvm-args=-sanitizer-coverage-trace-compares";
 
 /// What to fuzz.
 #[derive(Debug, clap::Args)]
@@ -17,6 +19,9 @@ pub struct Options {
     /// Executions of each target
     #[arg(long, default_value_t = 1_000_000)]
     runs: u64,
+    /// Watch comparisons: slower, but constants are found
+    #[arg(long)]
+    comparisons: bool,
     /// Longest input in bytes
     #[arg(long, default_value_t = 2048)]
     max_len: u32,
@@ -34,7 +39,8 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<(), String> {
     };
     let host = host()?;
     let mut build = workspace.cargo(["build", "--release", "--manifest-path", "fuzz/Cargo.toml", "--target", &host]);
-    process::run(build.env("RUSTFLAGS", FLAGS)).map_err(|failure| failure.reason)?;
+    let flags = format!("{FLAGS}{}", if options.comparisons { COMPARISONS } else { "" });
+    process::run(build.env("RUSTFLAGS", flags)).map_err(|failure| failure.reason)?;
     for target in &targets {
         let found = workspace.root().join("target/fuzz").join(target);
         fs::create_dir_all(&found).map_err(|error| format!("{}: {error}", found.display()))?;

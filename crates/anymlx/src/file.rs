@@ -1,6 +1,6 @@
 //! Files as the host sees them.
 
-use std::{fs::File, path::Path};
+use std::{fs::File, ops::Range, path::Path};
 
 use memmap2::Mmap;
 
@@ -32,6 +32,16 @@ impl HostFile {
         // user, as with every program that maps its models.
         let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
         Ok(Self { map })
+    }
+
+    /// Tells the system that nothing near `bytes` will be read with them: it then reads no more around them than pages.
+    pub fn expect_lone_read(&self, bytes: Range<usize>) {
+        #[cfg(unix)]
+        if let Err(error) = self.map.advise_range(memmap2::Advice::Random, bytes.start, bytes.len()) {
+            tracing::debug!(%error, "the system takes no advice on a mapping");
+        }
+        #[cfg(not(unix))]
+        let _ = bytes;
     }
 
     /// The file's bytes.

@@ -79,7 +79,7 @@ pub fn generate(
 ) -> Result<Summary> {
     let started = Instant::now();
     let model: Model = session.model().clone();
-    let tokenizer = model.tokenizer();
+    let tokenizer = model.tokenizer()?;
     let continuation = DecodeOptions { continuation: true, ..DecodeOptions::default() };
     let mut stream = tokenizer.stream_decoder(continuation);
     let mut tokens = Vec::new();

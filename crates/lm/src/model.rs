@@ -1,6 +1,9 @@
 //! A loaded model.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use anymlx::{DType, MlxBuffer, MlxDevice, ops};
 
@@ -26,7 +29,8 @@ struct Inner {
     weights: ModelWeights,
     rotation_global: Rotation,
     rotation_windowed: Rotation,
-    tokenizer: Tokenizer,
+    /// Built when first asked for where that takes long.
+    tokenizer: OnceLock<Result<Tokenizer>>,
     chat_template: Option<ChatTemplate>,
     /// The files, if there were any.
     checkpoint: Option<Checkpoint>,
@@ -59,21 +63,19 @@ impl Model {
     fn load(path: &Path, device: &MlxDevice) -> Result<Self> {
         let checkpoint = Checkpoint::open(path)?;
         let config = architecture::configure(&checkpoint)?;
-        let tokenizer = checkpoint.tokenizer()?;
+        let tokenizer = OnceLock::new();
+        match checkpoint.folder() {
+            Some(folder) => folder.check_tokenizer()?,
+            None => {
+                let built = checkpoint.tokenizer()?;
+                if built.vocab_size() > config.vocabulary {
+                    return Err(LmError::InvalidModel(too_many(&built, &config)));
+                }
+                tokenizer.get_or_init(|| Ok(built));
+            }
+        }
         let chat_template = checkpoint.chat_template()?;
         let weights = Loader::new(device, &checkpoint, &config)?.model(&config)?;
-        if tokenizer.vocab_size() > config.vocabulary {
-            let message = format!(
-                "the tokenizer has {} entries, the embedding table {}",
-                tokenizer.vocab_size(),
-                config.vocabulary
-            );
-            // Folders often share the tokenizer of a model that sees images: its further tokens are refused when used.
-            if checkpoint.gguf().is_some() {
-                return Err(LmError::InvalidModel(message));
-            }
-            tracing::debug!("{message}");
-        }
         Self::with_source(device, config, weights, tokenizer, (chat_template, Some(checkpoint)))
     }
 
@@ -84,14 +86,14 @@ impl Model {
         weights: ModelWeights,
         tokenizer: Tokenizer,
     ) -> Result<Self> {
-        Self::with_source(device, config, weights, tokenizer, (None, None))
+        Self::with_source(device, config, weights, OnceLock::from(Ok(tokenizer)), (None, None))
     }
 
     fn with_source(
         device: &MlxDevice,
         config: ModelConfig,
         weights: ModelWeights,
-        tokenizer: Tokenizer,
+        tokenizer: OnceLock<Result<Tokenizer>>,
         (chat_template, checkpoint): (Option<ChatTemplate>, Option<Checkpoint>),
     ) -> Result<Self> {
         let rotation_global = rotation(device, &config, &config.rope_global)?;
@@ -112,9 +114,17 @@ impl Model {
         &self.inner.config
     }
 
-    /// The vocabulary.
-    pub fn tokenizer(&self) -> &Tokenizer {
-        &self.inner.tokenizer
+    /// The vocabulary. That of a folder is built by the first call: parsing its `tokenizer.json` takes far longer than
+    /// opening the rest.
+    ///
+    /// # Errors
+    /// What is wrong with a folder's `tokenizer.json`, in front of it the folder's path.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        let built = self.inner.tokenizer.get_or_init(|| match &self.inner.checkpoint {
+            Some(checkpoint) => build_tokenizer(checkpoint, &self.inner.config),
+            None => Err(LmError::InvalidModel("the model has no vocabulary".into())),
+        });
+        built.as_ref().map_err(Clone::clone)
     }
 
     /// How conversations are written for this model, if the file says.
@@ -150,6 +160,22 @@ impl Model {
             .sum();
         layers + matrix(&weights.output)
     }
+}
+
+fn build_tokenizer(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<Tokenizer> {
+    let tokenizer = checkpoint.tokenizer().map_err(|error| match checkpoint.folder() {
+        Some(folder) => error.context(format!("load `{}`", folder.path().display())),
+        None => error,
+    })?;
+    // Folders often share the tokenizer of a model that sees images: its further tokens are refused when used.
+    if tokenizer.vocab_size() > config.vocabulary {
+        tracing::debug!("{}", too_many(&tokenizer, config));
+    }
+    Ok(tokenizer)
+}
+
+fn too_many(tokenizer: &Tokenizer, config: &ModelConfig) -> String {
+    format!("the tokenizer has {} entries, the embedding table {}", tokenizer.vocab_size(), config.vocabulary)
 }
 
 fn rotation(device: &MlxDevice, config: &ModelConfig, rope: &RopeConfig) -> Result<Rotation> {

@@ -195,7 +195,7 @@ impl<'a> Loader<'a> {
             TensorType::Dense(DType::F32) => self.view(&tensor, DType::F32, vec![len]),
             encoding @ TensorType::Dense(DType::F16 | DType::BF16) => {
                 let mut values = vec![0.0_f32; len];
-                quant::dequantize(encoding, self.checkpoint.data(&tensor)?, &mut values)?;
+                quant::dequantize(encoding, self.checkpoint.lone_data(&tensor)?, &mut values)?;
                 Ok(self.device.buffer_from_slice(&values, DType::F32, vec![len])?)
             }
             other => Err(LmError::InvalidModel(format!("tensor `{name}` is {other}, needed F32, F16 or BF16"))),

@@ -1,10 +1,13 @@
 //! Quantised key-value caches.
 
+mod support;
+
 use std::path::Path;
 
 use anymlx::{MlxDevice, ops::SampleParams};
-use anymlx_lm::{ActivationPrecision, CacheType, Model, Session, SessionOptions};
+use anymlx_lm::{CacheType, Model, Session, SessionOptions};
 use anymlx_testing::golden::Golden;
+use support::{EXACT, all_logits};
 
 fn goldens() -> Vec<Golden> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/models");
@@ -12,18 +15,7 @@ fn goldens() -> Vec<Golden> {
 }
 
 fn options(cache_type: CacheType, chunk: usize) -> SessionOptions {
-    SessionOptions { context: None, chunk: Some(chunk), cache_type, precision: ActivationPrecision::Full }
-}
-
-fn logits(model: &Model, ids: &[u32], options: SessionOptions) -> Vec<f32> {
-    let mut session = Session::new(model, options).unwrap();
-    let mut logits = Vec::new();
-    let visit = |_: usize, row: &[f32]| {
-        logits.extend_from_slice(row);
-        Ok(())
-    };
-    session.logits_from(ids, 0, visit).unwrap();
-    logits
+    SessionOptions { chunk: Some(chunk), cache_type, ..EXACT }
 }
 
 #[test]
@@ -39,7 +31,7 @@ fn logits_move_by_no_more_than_the_rounding() {
                 assert!(error.contains("multiple of 32"), "{name}: {error}");
                 continue;
             }
-            let found = logits(&model, &golden.tokens, options(cache_type, 512));
+            let found = all_logits(&model, &golden.tokens, options(cache_type, 512));
             anymlx_testing::assert_close(&name, &found, &golden.logits_f64(), &golden.tolerance(allowed));
         }
     }
@@ -54,9 +46,9 @@ fn chunks_do_not_change_what_is_seen() {
     let model = Model::open(&golden.model, &device).unwrap();
     for (cache_type, allowed) in [(CacheType::Q8_0, 0.02), (CacheType::Q4_0, 0.3)] {
         let whole: Vec<f64> =
-            logits(&model, &golden.tokens, options(cache_type, 512)).into_iter().map(f64::from).collect();
+            all_logits(&model, &golden.tokens, options(cache_type, 512)).into_iter().map(f64::from).collect();
         for chunk in [1, 7] {
-            let found = logits(&model, &golden.tokens, options(cache_type, chunk));
+            let found = all_logits(&model, &golden.tokens, options(cache_type, chunk));
             let name = format!("{cache_type} in chunks of {chunk}");
             anymlx_testing::assert_close(&name, &found, &whole, &golden.tolerance(allowed));
         }

@@ -1,35 +1,18 @@
 //! Tiny models against what Hugging Face `transformers` computes for them.
 
+mod support;
+
 use std::path::Path;
 
 use anymlx::{MlxDevice, ops::SampleParams};
-use anymlx_lm::{ActivationPrecision, CacheType, GenerateOptions, Model, Session, SessionOptions, generate};
+use anymlx_lm::{GenerateOptions, Model, Session, SessionOptions, generate};
 use anymlx_testing::golden::Golden;
+use support::{EXACT, all_logits};
 
 fn goldens() -> Vec<Golden> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/models");
     Golden::load_all(&directory).expect("the goldens are committed")
 }
-
-fn all_logits(model: &Model, ids: &[u32], options: SessionOptions) -> Vec<f32> {
-    let mut session = Session::new(model, options).unwrap();
-    let mut logits = Vec::new();
-    session
-        .logits_from(ids, 0, |position, row| {
-            assert_eq!(position * model.config().vocabulary, logits.len());
-            logits.extend_from_slice(row);
-            Ok(())
-        })
-        .unwrap();
-    logits
-}
-
-const EXACT: SessionOptions = SessionOptions {
-    context: None,
-    chunk: Some(512),
-    cache_type: CacheType::F32,
-    precision: ActivationPrecision::Full,
-};
 
 #[test]
 fn logits_agree_with_transformers() {

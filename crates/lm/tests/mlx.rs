@@ -1,40 +1,27 @@
 //! Checkpoints of MLX and of Hugging Face against what MLX computes for them; `goldens/mlx` holds the records and the
 //! script that made them.
 
+mod support;
+
 use std::path::{Path, PathBuf};
 
 use anymlx::MlxDevice;
 use anymlx_lm::{
-    ActivationPrecision, CacheType, Checkpoint, Model, Session, SessionOptions,
+    Checkpoint, Model, SessionOptions,
     chat::{Message, RenderOptions},
     tokenizer::{DecodeOptions, EncodeOptions},
 };
 use anymlx_testing::golden::Golden;
 use serde::Deserialize;
+use support::{EXACT, all_logits};
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/mlx")
 }
 
-fn all_logits(model: &Model, ids: &[u32], options: SessionOptions) -> Vec<f32> {
-    let mut session = Session::new(model, options).unwrap();
-    let mut logits = Vec::new();
-    let visit = |_: usize, row: &[f32]| {
-        logits.extend_from_slice(row);
-        Ok(())
-    };
-    session.logits_from(ids, 0, visit).unwrap();
-    logits
-}
-
 #[test]
 fn logits_agree_with_mlx() {
     let device = MlxDevice::cpu().unwrap();
-    let exact = SessionOptions {
-        cache_type: CacheType::F32,
-        precision: ActivationPrecision::Full,
-        ..SessionOptions::default()
-    };
     for golden in Golden::load_all(&directory()).expect("the goldens are committed") {
         let model = Model::open(&golden.model, &device).unwrap();
         assert_eq!(model.config().architecture, golden.architecture, "{}", golden.name);
@@ -42,7 +29,7 @@ fn logits_agree_with_mlx() {
         let exactness = if golden.name == "gemma3-mxfp8" { 0.03 } else { 1e-4 };
         for chunk in [512, 3] {
             let name = format!("{} exact in chunks of {chunk}", golden.name);
-            let logits = all_logits(&model, &golden.tokens, SessionOptions { chunk: chunk.into(), ..exact });
+            let logits = all_logits(&model, &golden.tokens, SessionOptions { chunk: chunk.into(), ..EXACT });
             anymlx_testing::assert_close(&name, &logits, &golden.logits_f64(), &golden.tolerance(exactness));
             // Eight-bit activations and a half-precision cache round.
             let name = format!("{} default in chunks of {chunk}", golden.name);

@@ -1,5 +1,7 @@
 //! Quantising whole files.
 
+mod support;
+
 use std::path::{Path, PathBuf};
 
 use anymlx::MlxDevice;
@@ -9,10 +11,11 @@ use anymlx_formats::{
     quant,
 };
 use anymlx_lm::{
-    ActivationPrecision, CacheType, Model, Session, SessionOptions,
+    Model, Session, SessionOptions,
     quantize::{ImportanceMatrix, Mixing, QuantizeOptions, QuantizePlan, Recipe, SourceTensor, importance_matrix},
 };
 use anymlx_testing::golden::Golden;
+use support::{EXACT, all_logits};
 
 fn golden_model(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/models").join(name)
@@ -199,19 +202,7 @@ fn a_quantised_model_predicts_as_the_original() {
     let file = File::golden("gemma3.gguf");
     let logits = |path: &Path| {
         let model = Model::open(path, &device).unwrap();
-        let options = SessionOptions {
-            cache_type: CacheType::F32,
-            precision: ActivationPrecision::Full,
-            ..SessionOptions::default()
-        };
-        let mut session = Session::new(&model, options).unwrap();
-        let mut logits = Vec::new();
-        let visit = |_: usize, row: &[f32]| {
-            logits.extend_from_slice(row);
-            Ok(())
-        };
-        session.logits_from(&golden.tokens, 0, visit).unwrap();
-        logits
+        all_logits(&model, &golden.tokens, EXACT)
     };
     for (recipe, allowed) in [(Recipe::Q8_0, 0.2), (Recipe::Q4_0, 2.5)] {
         let path = folder.path().join("new.gguf");
@@ -226,13 +217,8 @@ fn importance_is_collected_for_every_matrix_of_the_layers() {
     let model = Model::open(golden_model("gemma3.gguf"), &device).unwrap();
     let ids: Vec<u32> = (0..70).map(|id| id % 50).collect();
     let matrix_with = |chunk: usize| {
-        let options = SessionOptions {
-            context: Some(32),
-            chunk: Some(chunk),
-            cache_type: CacheType::F32,
-            precision: ActivationPrecision::Full,
-        };
-        let mut session = Session::new(&model, options).unwrap();
+        let mut session =
+            Session::new(&model, SessionOptions { context: Some(32), chunk: Some(chunk), ..EXACT }).unwrap();
         let mut heard = Vec::new();
         let matrix = importance_matrix(&mut session, &ids, 32, None, |done, total| heard.push((done, total))).unwrap();
         assert_eq!(heard, [(1, 2), (2, 2)]);

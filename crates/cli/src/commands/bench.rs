@@ -182,7 +182,7 @@ fn prompt_time(session: &mut Session, options: &Bench) -> Outcome<Duration> {
 
 fn generate_time(session: &mut Session, options: &Bench) -> Outcome<Duration> {
     fill(session, options)?;
-    let first = session.model().tokenizer().bos().unwrap_or(0);
+    let first = session.model().tokenizer()?.bos().unwrap_or(0);
     session.feed(&[first])?;
     session.first(SampleParams::default())?;
     let started = Instant::now();

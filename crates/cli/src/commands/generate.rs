@@ -66,14 +66,14 @@ pub fn run(shared: &Shared, options: &Generate) -> Outcome {
 
 fn encode(model: &Model, text: &str, chat: bool) -> Outcome<Vec<u32>> {
     if !chat {
-        return Ok(model.tokenizer().encode(text, EncodeOptions::default())?);
+        return Ok(model.tokenizer()?.encode(text, EncodeOptions::default())?);
     }
     let Some(template) = model.chat_template() else {
         return Err(Failure::message("--chat: this model's file has no chat template; leave the option out"));
     };
     let prompt = template.render(&[Message::new("user", text)], RenderOptions { add_generation_prompt: true })?;
     let options = EncodeOptions { add_bos: Some(false), add_eos: Some(false), parse_special: true };
-    Ok(model.tokenizer().encode(&prompt, options)?)
+    Ok(model.tokenizer()?.encode(&prompt, options)?)
 }
 
 /// The context asked for, or just what prompt and answer need, up to what the model has.

@@ -16,7 +16,7 @@ pub fn run(shared: &Shared, options: &Imatrix) -> Outcome {
     let text = open::text_file(&options.file)?;
     let device = open::device(shared)?;
     let model = open::model(shared, &device)?;
-    let tokenizer = model.tokenizer();
+    let tokenizer = model.tokenizer()?;
     let bos = tokenizer.bos().filter(|_| tokenizer.add_bos_by_default());
     let ids = tokenizer.encode(&text, EncodeOptions { add_eos: Some(false), ..EncodeOptions::default() })?;
     let session_options = SessionOptions {

@@ -4,17 +4,15 @@
 //! `lstrip_blocks`, Python's string and list methods, `raise_exception`, `loopcontrols`; variables are
 //! `messages`, `add_generation_prompt`, `bos_token`, `eos_token` and `tools` (none). Templates come with
 //! files from anywhere, so the work of a rendering, the memory it takes and the text it makes are bounded.
-//! One way past the bound on memory is known: `minijinja` 3.1.0 builds a list that has been added to
-//! itself more than 32 times before it charges for it.
 
 use std::fmt;
-use std::io;
 
 use anymlx_formats::FormatError;
 use anymlx_formats::gguf::Metadata;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value, context};
+use minijinja::{Environment, Error, ErrorKind, Value, context};
 
+mod program;
 mod sandbox;
 
 const NAME: &str = "chat template";
@@ -88,6 +86,8 @@ pub struct RenderOptions {
 /// A compiled chat template.
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    syntax: SyntaxConfig,
+    source: String,
     bos_token: String,
     eos_token: String,
 }
@@ -114,15 +114,15 @@ impl ChatTemplate {
         }
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(explain)?;
-        environment.set_syntax(syntax);
-        environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.set_unknown_method_callback(sandbox::python_method);
         environment.add_filter("tojson", sandbox::to_json);
         environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message.clone()).with_source(Refusal(message)))
         });
-        environment.add_template_owned(NAME, source.to_owned()).map_err(explain)?;
-        Ok(Self { environment, bos_token: texts.bos_token.to_owned(), eos_token: texts.eos_token.to_owned() })
+        program::prepare(&mut environment);
+        program::compile(NAME, source, &syntax).map_err(explain)?;
+        let (bos_token, eos_token) = (texts.bos_token.to_owned(), texts.eos_token.to_owned());
+        Ok(Self { environment, syntax, source: source.to_owned(), bos_token, eos_token })
     }
 
     /// The prompt for `messages`. It holds control tokens and, with most templates, the
@@ -153,23 +153,18 @@ impl ChatTemplate {
             eos_token => self.eos_token.as_str(),
             tools => Value::from(()),
         };
-        let mut output = Bounded { bytes: Vec::new(), limit, exceeded: false };
-        match on_deep_stack(fuel, || run(&environment, variables, &mut output))? {
-            _ if output.exceeded => {
+        let instructions = program::compile(NAME, &self.source, &self.syntax).map_err(explain)?;
+        match on_deep_stack(fuel, || program::run(&environment, &instructions, variables))? {
+            Ok(text) if text.len() > limit => {
                 Err(ChatError::OverLimit { what: "the text it makes", limit: format!("{limit} bytes") })
             }
-            Ok(()) => String::from_utf8(output.bytes)
-                .map_err(|error| ChatError::Template { line: None, message: error.to_string() }),
+            Ok(text) => Ok(text),
             Err(error) if error.kind() == ErrorKind::OutOfFuel => {
                 Err(ChatError::OverLimit { what: "the work it takes", limit: format!("{fuel} steps") })
             }
             Err(error) => Err(explain(error)),
         }
     }
-}
-
-fn run(environment: &Environment<'_>, variables: Value, output: &mut Bounded) -> Result<(), Error> {
-    environment.get_template(NAME)?.render_captured_to(variables, output).map(drop)
 }
 
 /// Runs `work` on a thread whose stack holds the deepest value that `fuel` can build: values are
@@ -233,28 +228,6 @@ fn explain(error: Error) -> ChatError {
         None => error.kind().to_string(),
     };
     ChatError::Template { line: error.line(), message }
-}
-
-/// Collects text up to a limit.
-struct Bounded {
-    bytes: Vec<u8>,
-    limit: usize,
-    exceeded: bool,
-}
-
-impl io::Write for &mut Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.len() > self.limit - self.bytes.len() {
-            self.exceeded = true;
-            return Err(io::Error::other("output limit"));
-        }
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ fn size(value: &Value) -> usize {
     }
 }
 
-fn charge(state: &State, bytes: usize) -> Result<(), Error> {
+pub(super) fn charge(state: &State, bytes: usize) -> Result<(), Error> {
     state.consume_fuel((bytes / STEP_BYTES) as u64)
 }
 

@@ -118,6 +118,28 @@ fn broken_templates_name_the_line() {
 }
 
 #[test]
+fn plus_adds_numbers_texts_and_lists() {
+    for (source, expected) in [
+        (
+            "{% set a = 1 %}{{ a + 2 }} {{ a + 2.5 }} {{ a + true }} {{ a + 9223372036854775807 }}",
+            "3 3.5 2 9223372036854775808",
+        ),
+        ("{% set a = 'x' %}{{ a + 'y' + a }}", "xyx"),
+        ("{% set a = [1] %}{% set b = a + ['y'] + a %}{{ b }}{{ b[1] }}{{ b | length }}", "[1, 'y', 1]y3"),
+        ("{% set a = (1,) %}{{ a + (2,) }}", "(1, 2)"),
+        ("{% set a = range(2) %}{% for n in a + [5] %}{{ n }}{% endfor %}", "015"),
+        ("{% set a = [1, 2] %}{{ a | sum }} {{ a | sum(start=3) }} {{ [{'n': 4}] | sum(attribute='n') }}", "3 6 4"),
+        ("{% macro f(n) %}{{ n + 1 }}{% endmacro %}{{ f(2) }}", "3"),
+    ] {
+        assert_eq!(render(source).expect(source), expected, "{source}");
+    }
+    for source in ["{% set a = 1 %}{{ a + 'x' }}", "{% set a = [] %}{{ a + none }}", "{% set a = (1,) %}{{ a + [1] }}"]
+    {
+        assert!(matches!(render(source), Err(ChatError::Template { line: Some(1), .. })), "{source}");
+    }
+}
+
+#[test]
 fn hostile_templates_end_soon() {
     let deep = "(".repeat(100_000);
     let cases = [
@@ -138,6 +160,13 @@ fn hostile_templates_end_soon() {
         "{{ [1] | slice(1000000000) | list }}",
         "{% set s = 'a' * 1000000 %}{% for n in range(99999) %}{{ s.count('b') }}{{ s.strip('a') }}{% endfor %}",
         "{% set s = [1] * 100000 %}{% for n in range(99999) %}{{ s.count(2) }}{% endfor %}",
+        "{% set ns = namespace(x=[1]) %}{% for n in range(64) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+        "{% set ns = namespace(x=[1]) %}{% for n in range(64) %}{% set ns.x = [ns.x, ns.x] | sum(start=[]) %}{% endfor %}",
+        "{% set ns = namespace(x=[1]) %}{% for n in range(64) %}{% set ns.x = ns.x | chain(ns.x) %}{% endfor %}",
+        "{% set ns = namespace(x=(1, 2)) %}{% for n in range(64) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+        "{% set ns = namespace(x='ab') %}{% for n in range(64) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+        "{{ (['x' * 100000] * 100000) | sum(start='') }}",
+        "{{ [1] + [2] * 1000000000000 }}",
         "{{ messages | tojson(indent=1000000000) }}",
         "{{ ([1] * 100000000) | tojson }}",
         "{{ 10 ** 400000000 }}",

@@ -79,10 +79,20 @@ impl Folder {
         Names::HuggingFace { prefix, head, post_norms }
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What can be found wrong with the vocabulary without parsing it.
+    pub(crate) fn check_tokenizer(&self) -> Result<()> {
+        if !self.path.join("tokenizer.json").is_file() {
+            return Err(no_tokenizer());
+        }
+        self.special().map(drop)
+    }
+
     pub(crate) fn tokenizer(&self) -> Result<Tokenizer> {
-        let Some(json) = read(&self.path.join("tokenizer.json"))? else {
-            return Err(LmError::InvalidModel("the folder has no `tokenizer.json`".into()));
-        };
+        let json = read(&self.path.join("tokenizer.json"))?.ok_or_else(no_tokenizer)?;
         let special = self.special()?;
         let mut end_of_generation = Vec::new();
         for name in ["generation_config.json", "config.json"] {
@@ -129,6 +139,10 @@ impl Folder {
             template: template_source(config.chat_template),
         })
     }
+}
+
+fn no_tokenizer() -> LmError {
+    LmError::InvalidModel("the folder has no `tokenizer.json`".into())
 }
 
 /// Special tokens by their texts, and the chat template.

@@ -3,7 +3,10 @@
 mod folder;
 mod names;
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use anymlx::{HostFile, MappedFile, MlxDevice, TensorType};
 use anymlx_formats::{
@@ -168,14 +171,26 @@ impl Checkpoint {
     /// # Errors
     /// A tensor that is not of these files.
     pub fn data(&self, tensor: &StoredTensor) -> Result<&[u8]> {
+        let (host, range) = self.place(tensor)?;
+        Ok(&host.bytes()[range])
+    }
+
+    /// As [`Self::data`], for a small tensor among large ones that are not read now.
+    pub(crate) fn lone_data(&self, tensor: &StoredTensor) -> Result<&[u8]> {
+        let (host, range) = self.place(tensor)?;
+        host.expect_lone_read(range.clone());
+        Ok(&host.bytes()[range])
+    }
+
+    fn place(&self, tensor: &StoredTensor) -> Result<(&HostFile, Range<usize>)> {
         let range = usize::try_from(tensor.offset).ok().zip(usize::try_from(tensor.byte_len).ok());
-        let file = self.hosts.get(tensor.file).map(HostFile::bytes);
-        let bytes = file.zip(range).and_then(|(file, (start, len))| file.get(start..start.checked_add(len)?));
+        let range = range.and_then(|(start, len)| Some(start..start.checked_add(len)?));
+        let place = self.hosts.get(tensor.file).zip(range).filter(|(host, range)| range.end <= host.bytes().len());
         let outside = || FormatError::InvalidArgument {
             operation: "tensor data",
             message: format!("tensor `{}` lies outside its file", tensor.name),
         };
-        Ok(bytes.ok_or_else(outside)?)
+        Ok(place.ok_or_else(outside)?)
     }
 
     /// The files as the device sees them: mapped where it shares the host's memory, in parts where it has no buffer

@@ -3,7 +3,7 @@
 use anymlx_formats::DType;
 use anymlx_formats::gguf::{Array, Gguf, GgufWriter, Metadata, Value};
 use anymlx_lm::chat::{ChatTemplate, Message, RenderOptions, SpecialTexts};
-use anymlx_lm::tokenizer::{DecodeOptions, EncodeOptions, Tokenizer};
+use anymlx_lm::tokenizer::{DecodeOptions, EncodeOptions, JsonOptions, Tokenizer, TokenizerError};
 use anymlx_lm::{Checkpoint, architecture};
 
 use crate::allocation::{Budget, bounded};
@@ -13,12 +13,19 @@ use crate::records::{MODEL_KEYS, Records, TOKENIZER_KEYS};
 pub type Target = fn(&[u8]) -> bool;
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [(&str, Target); 3] =
-    [("tokenizer_gguf", tokenizer_gguf), ("chat_template", chat_template), ("model_config", model_config)];
+pub const TARGETS: [(&str, Target); 4] = [
+    ("tokenizer_gguf", tokenizer_gguf),
+    ("tokenizer_json", tokenizer_json),
+    ("chat_template", chat_template),
+    ("model_config", model_config),
+];
 
 /// Tables by text and by id, and the merging engine's own.
 // The constant is for vocabularies of ids without texts, whose number no byte of the file backs.
 const TOKENIZER: Budget = Budget { constant: 16 << 20, multiple: 400 };
+
+/// What regular expressions and the tables of the crate `tokenizers` take, whatever the vocabulary.
+const TOKENIZER_JSON: Budget = Budget { constant: 64 << 20, multiple: 400 };
 
 /// One entry for each of up to 4,096 layers, whatever the file's length.
 const MODEL: Budget = Budget { constant: 256 << 10, multiple: 20 };
@@ -53,6 +60,23 @@ pub fn tokenizer_gguf(input: &[u8]) -> bool {
     }
 }
 
+/// A `tokenizer.json`.
+pub fn tokenizer_json(input: &[u8]) -> bool {
+    let options = JsonOptions {
+        bos_token: Some("<s>"),
+        eos_token: Some("</s>"),
+        unknown_token: Some("<unk>"),
+        padding_token: None,
+        end_of_generation: &[2],
+    };
+    let (result, _) = bounded(TOKENIZER_JSON, input.len(), || {
+        let tokenizer = Tokenizer::from_json(input, &options)?;
+        use_tokenizer(&tokenizer, input);
+        Ok(())
+    });
+    result.map_err(|error: TokenizerError| one_line(&error)).is_ok()
+}
+
 /// About what the metadata take in memory.
 fn bytes_of(metadata: &Metadata) -> usize {
     let of = |value: &Value| match value {
@@ -85,10 +109,9 @@ fn use_tokenizer(tokenizer: &Tokenizer, input: &[u8]) {
     }
 }
 
-/// The text of a template. `+` is read as `~`: lists that are added to themselves are the known way past the bounds, see
-/// `anymlx_lm::chat`.
+/// The text of a template.
 pub fn chat_template(input: &[u8]) -> bool {
-    let source = String::from_utf8_lossy(input).replace('+', "~");
+    let source = String::from_utf8_lossy(input);
     let messages =
         [Message::new("system", "Be brief."), Message::new("user", " Hi "), Message::new("assistant", "<b> é")];
     let (result, _) = bounded(TEMPLATE, input.len(), || {

@@ -94,7 +94,7 @@ pub fn texts() -> Vec<GpuText> {
         .collect();
     let common: Vec<TensorType> = encodings().collect();
     let quantized = FORMATS.map(TensorType::Quantized);
-    let layouts = mlx_layouts();
+    let layouts: Vec<TensorType> = mlx_layouts().into_iter().map(TensorType::Mlx).collect();
     let portable: [(&'static str, &'static str, &[TensorType]); 28] = [
         ("add_rms_norm", super::add_rms_norm::GPU, &single),
         ("argmax", super::argmax::GPU, &single),
@@ -153,20 +153,22 @@ pub fn texts() -> Vec<GpuText> {
     portable.chain(metal).chain(products).chain(tiles).collect()
 }
 
-/// One layout of MLX for each number of bits and each mode, with every group size and type of scales among them.
-fn mlx_layouts() -> Vec<TensorType> {
+/// Layouts of MLX: every number of bits and mode, with every group size and type of scales among them.
+pub(crate) fn mlx_layouts() -> Vec<MlxType> {
     let affine = [
+        (1, 32, DType::F32),
         (2, 32, DType::F32),
         (3, 64, DType::F16),
         (4, 64, DType::BF16),
         (5, 128, DType::BF16),
         (6, 32, DType::F16),
         (8, 128, DType::F32),
+        (8, 64, DType::BF16),
     ];
     let affine = affine.map(|(bits, group, scales)| (Mode::Affine, bits, group, scales));
     let others = [(Mode::Mxfp4, 4, 32, DType::U8), (Mode::Mxfp8, 8, 32, DType::U8), (Mode::Nvfp4, 4, 16, DType::U8)];
     let layout = |(mode, bits, group, scales)| MlxType::new(Quantization::new(mode, bits, group).ok()?, scales).ok();
-    affine.into_iter().chain(others).filter_map(layout).map(TensorType::Mlx).collect()
+    affine.into_iter().chain(others).filter_map(layout).collect()
 }
 
 #[cfg(test)]

@@ -5,29 +5,10 @@ use super::*;
 use crate::{
     DType, MlxDevice, MlxMatrix,
     ops::{
-        Activation, MatmulInput, gated_matmul, gather_rows, quantize_activations, quantize_activations_refined,
-        quantized_activation_bytes, test_devices::devices,
+        Activation, MatmulInput, gated_matmul, gather_rows, gpu::mlx_layouts, quantize_activations,
+        quantize_activations_refined, quantized_activation_bytes, test_devices::devices,
     },
 };
-
-/// Every number of bits and mode, with every group size and type of scales among them.
-fn layouts() -> Vec<MlxType> {
-    let affine = [
-        (1, 32, DType::F32),
-        (2, 32, DType::F32),
-        (3, 64, DType::F16),
-        (4, 64, DType::BF16),
-        (5, 128, DType::BF16),
-        (6, 32, DType::F16),
-        (8, 128, DType::F32),
-        (8, 64, DType::BF16),
-    ];
-    let affine = affine.map(|(bits, group, scales)| (Mode::Affine, bits, group, scales));
-    let others = [(Mode::Mxfp4, 4, 32, DType::U8), (Mode::Mxfp8, 8, 32, DType::U8), (Mode::Nvfp4, 4, 16, DType::U8)];
-    let layout =
-        |(mode, bits, group, scales)| MlxType::new(Quantization::new(mode, bits, group).unwrap(), scales).unwrap();
-    affine.into_iter().chain(others).map(layout).collect()
-}
 
 /// A matrix of random codes and factors.
 struct Matrix {
@@ -122,7 +103,7 @@ fn product(device: &MlxDevice, matrix: &Matrix, input: &[f32], terms: usize, bia
 fn products_agree_with_the_reference() {
     for device in devices() {
         let on_host = matches!(device.info().backend, crate::BackendKind::Cpu | crate::BackendKind::Trace);
-        for layout in layouts() {
+        for layout in mlx_layouts() {
             for (tokens, rows, columns) in
                 [(1, 1, 128), (1, 33, 256), (2, 17, 640), (3, 16, 128), (9, 33, 384), (40, 19, 256)]
             {
@@ -157,7 +138,7 @@ fn products_agree_with_the_reference() {
 #[test]
 fn rows_of_a_table_are_those_of_the_reference() {
     for device in devices() {
-        for layout in layouts() {
+        for layout in mlx_layouts() {
             let matrix = Matrix::new(layout, 7, 256, 3);
             let chosen = [6_u32, 0, 3, 3, 5];
             let ids = device.buffer_from_slice(&chosen, DType::U32, [5]).unwrap();
@@ -175,7 +156,7 @@ fn rows_of_a_table_are_those_of_the_reference() {
 #[test]
 fn gated_products_are_the_plain_ones_and_the_activation() {
     for device in devices() {
-        let layout = layouts()[3];
+        let layout = mlx_layouts()[3];
         let (gate, up) = (Matrix::new(layout, 33, 128, 1), Matrix::new(layout, 33, 128, 2));
         let input = Random::new(4).normal_vec(2 * 128);
         let buffer = device.buffer_from_slice(&input, DType::F32, [2, 128]).unwrap();
@@ -195,7 +176,7 @@ fn gated_products_are_the_plain_ones_and_the_activation() {
 #[test]
 fn buffers_that_do_not_fit_are_refused_with_what_is_needed() {
     let device = MlxDevice::cpu().unwrap();
-    let matrix = Matrix::new(layouts()[3], 4, 128, 1);
+    let matrix = Matrix::new(mlx_layouts()[3], 4, 128, 1);
     let good = matrix.weight(&device);
     let parts = |scales: usize, biases: bool| MlxMatrix {
         packed: good.data().clone(),
