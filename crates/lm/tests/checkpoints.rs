@@ -149,3 +149,27 @@ fn folders_that_are_no_checkpoints_are_refused_by_what_is_missing() {
     std::fs::write(folder.0.join("config.json"), r#"{"model_type": "rwkv"}"#).unwrap();
     refused("architecture `rwkv` is not supported");
 }
+
+#[test]
+fn the_vocabulary_of_a_folder_is_built_when_it_is_first_used() {
+    let folder = Folder::new("vocabulary");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/mlx/qwen2-affine-4bit");
+    for entry in std::fs::read_dir(&golden).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.0.join(entry.file_name())).unwrap();
+    }
+    let device = MlxDevice::cpu().unwrap();
+    let model = Model::open(&folder.0, &device).unwrap();
+    assert!(std::ptr::eq(model.tokenizer().unwrap(), model.tokenizer().unwrap()), "it is built once");
+
+    std::fs::write(folder.0.join("tokenizer.json"), "{}").unwrap();
+    let model = Model::open(&folder.0, &device).unwrap();
+    for _ in 0..2 {
+        let error = model.tokenizer().err().unwrap().to_string();
+        assert!(error.contains("anymlx-checkpoints") && error.contains("`tokenizer.json`"), "{error}");
+    }
+
+    std::fs::remove_file(folder.0.join("tokenizer.json")).unwrap();
+    let error = Model::open(&folder.0, &device).unwrap_err().to_string();
+    assert!(error.contains("has no `tokenizer.json`"), "{error}");
+}

@@ -1,4 +1,4 @@
-use anymlx_formats::mlx::{self, PackedMatrix, Quantization};
+use anymlx_formats::mlx::{self, PackedMatrix};
 use anymlx_testing::{QuantizedActivations, Random, Tolerance, assert_close, reference};
 
 use super::*;
