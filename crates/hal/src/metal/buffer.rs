@@ -45,7 +45,7 @@ impl<A: Api> Buffer<A> {
         let buffer = Self { inner, start: 0, byte_len, read_only: false, counted: true, shared };
         // Metal does not promise zeros. Private memory is filled by the caller, on the GPU.
         if let Some(start) = buffer.host_pointer() {
-            // SAFETY: `contents` of a shared MTLBuffer points at `length` bytes, and nobody has it yet.
+            // SAFETY: `contents` of a shared MTLBuffer points at `length` bytes, and no command uses it yet.
             unsafe { start.as_ptr().write_bytes(0, size) };
         }
         Ok(buffer)
@@ -68,7 +68,7 @@ impl<A: Api> Buffer<A> {
         let Some(whole) = whole.filter(|whole| *whole as u64 <= shared.facts.max_buffer_bytes) else {
             return Err(shared.out_of_memory(byte_len as u64, "larger than any buffer of the device can be"));
         };
-        // SAFETY: the first page that holds one of the bytes begins here, at no null address.
+        // SAFETY: no rule of Metal's: the first page that holds one of the bytes begins here, at no null address.
         let base = unsafe { NonNull::new_unchecked(start.as_ptr().wrapping_sub(offset)) };
         // SAFETY: newBufferWithBytesNoCopy takes whole pages; memory is mapped by whole pages, so those that
         // hold the caller's bytes are mapped as long as the bytes are.

@@ -47,7 +47,8 @@ impl<A: Api> Faults<A> {
         let argument = free.pop()?;
         let record = FaultRecord { argument: Some(argument), free: Arc::clone(&self.free) };
         let words = record.words(api)?;
-        // SAFETY: the record belongs to no submission: Metal has ended the one that had it before.
+        // SAFETY: the CPU may write to a shared MTLBuffer what no command in flight uses: the submission that had the
+        // record before has ended.
         unsafe { words.write([0; WORDS]) };
         Some(record)
     }

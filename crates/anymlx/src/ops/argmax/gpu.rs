@@ -3,8 +3,9 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    CommandEncoder, CpuKernel, DType, KernelKey, Launch, MlxBuffer, MlxBufferPool, Result, TensorType,
-    ops::check::Check, read, registry::BuiltIn, write,
+    CommandEncoder, DType, KernelKey, Launch, MlxBuffer, MlxBufferPool, Result, TensorType,
+    ops::{check::Check, launch},
+    read, write,
 };
 
 /// Columns from which more than one threadgroup pays.
@@ -39,8 +40,7 @@ pub(super) fn argmax(
     let rows = check.u32("rows", rows)?;
     let kernel = |encoder: &CommandEncoder, variant| {
         let key = KernelKey { operation: "argmax", element: TensorType::Dense(DType::F32), variant };
-        let cpu = CpuKernel::whole(|_| Err("this kernel runs from its text".into()));
-        encoder.device().kernels().built_in(&BuiltIn { key, gpu: super::GPU, cpu })
+        launch::gpu_kernel(encoder, check, key, super::GPU)
     };
     // The pool is only where the encoder takes its scratch from.
     let pool = &mut MlxBufferPool::new();

@@ -6,9 +6,7 @@ use super::{Block, simdgroup};
 use crate::{
     Binding, CommandEncoder, DType, KernelKey, Launch, MlxBuffer, MlxBufferPool, Result, TensorType,
     ops::{check::Check, launch},
-    read,
-    registry::BuiltIn,
-    write,
+    read, write,
 };
 
 pub(in crate::ops) const GPU: &str = gpu_text!("../gpu/dense.h", "attention.gpu.cpp");
@@ -117,8 +115,7 @@ pub(super) fn attention(
     };
     let kernel = |encoder: &CommandEncoder, operation, element: DType, variant| {
         let key = KernelKey { operation, element: TensorType::Dense(element), variant };
-        let cpu = crate::CpuKernel::whole(|_| Err("this kernel runs from its text".into()));
-        encoder.device().kernels().built_in(&BuiltIn { key, gpu: GPU, cpu })
+        launch::gpu_kernel(encoder, check, key, GPU)
     };
     let attention = kernel(encoder, "attention", keys.dtype(), plan.variant)?;
     let launch = Launch {

@@ -4,8 +4,9 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{Block, gpu::GpuProblem};
 use crate::{
-    CommandEncoder, KernelKey, Launch, MlxBuffer, NativeTexts, Result, TensorType, ops::check::Check, read,
-    registry::BuiltIn, write,
+    CommandEncoder, KernelKey, Launch, MlxBuffer, NativeTexts, Result, TensorType,
+    ops::{check::Check, launch},
+    read, write,
 };
 
 pub(in crate::ops) const METAL: &str = gpu_text!("../gpu/dense.h", "attention_simdgroup.metal");
@@ -59,8 +60,7 @@ pub(super) fn attention(
     [queries, keys, values, positions, output]: [&MlxBuffer; 5],
 ) -> Result<()> {
     let key = KernelKey { operation: "attention", element: TensorType::Dense(keys.dtype()), variant: plan.variant };
-    let cpu = crate::CpuKernel::whole(|_| Err("this kernel runs from its text".into()));
-    let kernel = encoder.device().kernels().built_in(&BuiltIn { key, gpu: METAL, cpu })?;
+    let kernel = launch::gpu_kernel(encoder, check, key, METAL)?;
     let block = SimdgroupBlock {
         heads: block.heads,
         kv_heads: block.kv_heads,

@@ -4,14 +4,14 @@ use anymlx_formats::quant::TensorType;
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    BackendKind, CommandEncoder, CpuKernel, Kernel, KernelKey, Launch, MlxBuffer, Result, Weight,
+    BackendKind, CommandEncoder, Kernel, KernelKey, Launch, MlxBuffer, Result, Weight,
     ops::{
         RmsNormParams,
         check::Check,
+        launch,
         matmul::{MatmulInput, Prepared},
         project::{LayerInput, Projection},
     },
-    registry::BuiltIn,
 };
 
 /// Columns of activations that every kernel takes, as `WIDTH` of the text.
@@ -130,8 +130,7 @@ pub(in crate::ops) fn kernel(
     text: &'static str,
 ) -> Result<Kernel> {
     let key = KernelKey { operation, element, variant };
-    let cpu = CpuKernel::whole(|_| Err("this kernel runs from its text".into()));
-    encoder.device().kernels().built_in(&BuiltIn { key, gpu: text, cpu })
+    launch::gpu_kernel(encoder, Check { operation }, key, text)
 }
 
 #[cfg(test)]

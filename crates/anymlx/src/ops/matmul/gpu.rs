@@ -10,9 +10,7 @@ use crate::{
         check::Check, gated_activation::Activation, gated_matmul::composite, launch,
         quantize_activations::QuantizedLayout,
     },
-    read,
-    registry::BuiltIn,
-    write,
+    read, write,
 };
 
 pub(in crate::ops) const MATMUL: &str =
@@ -159,7 +157,7 @@ impl Dispatch {
             _ => MATMUL,
         };
         let operation = if weights.len() == 2 { "gated_matmul" } else { "matmul" };
-        let kernel = kernel(encoder, check, operation, weights[0].encoding(), choice.variant, text)?;
+        let kernel = kernel(encoder, *check, operation, weights[0].encoding(), choice.variant, text)?;
         Ok(Self { block, launch, kernel })
     }
 
@@ -170,15 +168,14 @@ impl Dispatch {
 
 fn kernel(
     encoder: &CommandEncoder,
-    check: &Check,
+    check: Check,
     operation: &'static str,
     element: TensorType,
     variant: &'static str,
     gpu: &'static str,
 ) -> Result<Kernel> {
     let key = KernelKey { operation, element, variant };
-    let cpu = crate::CpuKernel::whole(|_| Err("this kernel runs from its text".into()));
-    encoder.device().kernels().built_in(&BuiltIn { key, gpu, cpu }).map_err(|error| error.context(check.operation))
+    launch::gpu_kernel(encoder, check, key, gpu)
 }
 
 /// Records a plain product.

@@ -4,10 +4,9 @@ use bytemuck::{Pod, Zeroable};
 
 use super::RotateAndCache;
 use crate::{
-    CommandEncoder, CpuKernel, DType, KernelKey, Launch, MlxBuffer, Result, TensorType,
+    CommandEncoder, DType, KernelKey, Launch, MlxBuffer, Result, TensorType,
     ops::{RopeLayout, check::Check, launch},
     read, read_write,
-    registry::BuiltIn,
 };
 
 pub(in crate::ops) const GPU: &str = gpu_text!("../gpu/angle.h", "../gpu/cache.h", "rotate_and_cache.gpu.cpp");
@@ -81,8 +80,7 @@ pub(super) fn rotate_and_cache(encoder: &mut CommandEncoder, operands: &RotateAn
         weight_offset,
     };
     let key = KernelKey { operation: "rotate_and_cache", element: TensorType::Dense(cache_type), variant: "" };
-    let cpu = CpuKernel::whole(|_| Err("this kernel runs from its text".into()));
-    let kernel = encoder.device().kernels().built_in(&BuiltIn { key, gpu: GPU, cpu })?;
+    let kernel = launch::gpu_kernel(encoder, check, key, GPU)?;
     let launch = Launch {
         groups: [block.tokens, check.u32("heads", heads.saturating_add(kv_heads.saturating_mul(2)))?, 1],
         threads_per_group: launch::threads_for(head_dim).min(256),

@@ -15,7 +15,7 @@ pub use objects::MetalBuffer;
 
 use crate::{HalError, Result};
 
-// MTLCreateSystemDefaultDevice needs it, as the documentation of objc2-metal says.
+// SAFETY: nothing is declared. MTLCreateSystemDefaultDevice needs the framework, as the documentation of objc2-metal says.
 #[cfg(target_vendor = "apple")]
 #[link(name = "CoreGraphics", kind = "framework")]
 unsafe extern "C" {}

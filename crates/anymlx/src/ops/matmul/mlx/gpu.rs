@@ -7,13 +7,11 @@ use super::buffers;
 use crate::{
     CommandEncoder, DType, KernelKey, Launch, MlxBuffer, MlxBufferPool, Result, Weight,
     ops::{
-        gather_rows,
+        gather_rows, launch,
         matmul::{MatmulInput, Prepared},
         quantize_activations::QuantizedLayout,
     },
-    read,
-    registry::BuiltIn,
-    write,
+    read, write,
 };
 
 pub(in crate::ops) const GPU: &str = gpu_text!("../../gpu/mlx.h", "mlx_matmul.gpu.cpp");
@@ -85,8 +83,7 @@ pub(super) fn matmul(
         items_per_chunk: 1,
     };
     let key = KernelKey { operation: "matmul", element: TensorType::Mlx(layout), variant };
-    let cpu = crate::CpuKernel::whole(|_| Err("this kernel runs from its text".into()));
-    let kernel = encoder.device().kernels().built_in(&BuiltIn { key, gpu: GPU, cpu })?;
+    let kernel = launch::gpu_kernel(encoder, *check, key, GPU)?;
     let [packed, scales, biases] = buffers(weight);
     // Without a bias the kernel reads nothing from its place.
     let bias = bias.unwrap_or(input);
