@@ -206,6 +206,19 @@ impl MlxBuffer {
         self.storage().same_storage(other.storage())
     }
 
+    /// Copies these bytes, and those that share their pages, from the pages of a mapped file into huge pages, where the
+    /// device gains by that: contents and addresses stay, work under way is not disturbed, and every handle of the
+    /// storage sees the change. Returns the bytes copied: 0 where there is nothing to do, as on every device but the CPU
+    /// of a Linux system.
+    ///
+    /// The copies are memory of the process's own, as large as what was moved, until the storage is dropped.
+    ///
+    /// # Errors
+    /// `IoError` when the system refuses; what was not moved stays where it was.
+    pub fn move_to_huge_pages(&self) -> Result<u64> {
+        Ok(self.storage().move_to_huge_pages(&self.range())?)
+    }
+
     /// This handle's bytes within the allocation.
     pub(crate) fn range(&self) -> Range<u64> {
         self.byte_offset..self.byte_offset + self.byte_len

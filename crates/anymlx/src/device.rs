@@ -61,6 +61,8 @@ pub struct CpuDeviceOptions {
     pub level: Option<CpuLevel>,
     /// Keep resident allocations from being paged out, as far as the system's limits allow.
     pub lock_memory: bool,
+    /// Leave the bytes of mapped files where they are: [`MlxBuffer::move_to_huge_pages`] does nothing.
+    pub keep_files_mapped: bool,
 }
 
 /// Which device to open.
@@ -156,6 +158,7 @@ impl MlxDevice {
             threads: env::threads()?,
             level: env::cpu_level()?,
             lock_memory: env::lock_memory()?,
+            keep_files_mapped: !env::huge_pages()?,
             ..CpuDeviceOptions::default()
         };
         let device = Self::cpu_with(&options)?;
@@ -175,6 +178,7 @@ impl MlxDevice {
             threads: options.threads,
             memory_limit: options.memory_limit,
             lock_memory: options.lock_memory,
+            keep_files_mapped: options.keep_files_mapped,
         })?;
         Ok(Self::from_backend(any::Device::Cpu(device), level, None))
     }

@@ -69,6 +69,12 @@ pub const VARIABLES: &[Variable] = &[
         meaning: "Locks the CPU device's resident buffers into main memory, as far as the system's limit (`ulimit -l`) allows.",
     },
     Variable {
+        name: "ANYMLX_HUGE_PAGES",
+        values: "`1`, `true`, `on`, `0`, `false`, `off`",
+        default: "`on`",
+        meaning: "Copies mapped weights into huge pages while the first tokens are generated, where Linux has them and twice the weights' memory is free; `off` leaves them in the file's pages, which other programs share.",
+    },
+    Variable {
         name: "ANYMLX_RESIDENCY_SET",
         values: "`1`, `true`, `on`, `0`, `false`, `off`",
         default: "`on`",
@@ -140,6 +146,14 @@ pub fn cpu_level() -> Result<Option<CpuLevel>> {
 /// `InvalidArgument` with name, value and what is allowed.
 pub fn lock_memory() -> Result<bool> {
     parse_lock_memory(&from_process)
+}
+
+/// `ANYMLX_HUGE_PAGES`; true when unset.
+///
+/// # Errors
+/// `InvalidArgument` with name, value and what is allowed.
+pub fn huge_pages() -> Result<bool> {
+    parse_switch(&from_process, "ANYMLX_HUGE_PAGES", true)
 }
 
 /// `ANYMLX_RESIDENCY_SET`; true when unset.

@@ -131,6 +131,15 @@ impl Weight {
         self.columns / self.encoding.block_len() * self.encoding.block_bytes()
     }
 
+    /// As [`MlxBuffer::move_to_huge_pages`], for all buffers of the matrix.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn move_to_huge_pages(&self) -> Result<u64> {
+        let buffers = [Some(&self.data), self.scales.as_ref(), self.biases.as_ref()];
+        buffers.into_iter().flatten().map(MlxBuffer::move_to_huge_pages).sum()
+    }
+
     /// Bytes of the whole matrix, scales and biases included.
     pub fn byte_len(&self) -> u64 {
         let buffers = [Some(&self.data), self.scales.as_ref(), self.biases.as_ref()];

@@ -32,6 +32,7 @@ pub fn device(shared: &Shared) -> Outcome<MlxDevice> {
             threads: Some(threads),
             level: env::cpu_level()?,
             lock_memory: env::lock_memory()?,
+            keep_files_mapped: !env::huge_pages()?,
             ..CpuDeviceOptions::default()
         })?),
         Some(_) => Err(Failure::message("--threads is for the cpu device only")),

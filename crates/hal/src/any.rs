@@ -1,6 +1,6 @@
 //! The closed set of backends as one: where a backend is registered, and nowhere else.
 
-use std::{fs::File, ptr::NonNull, sync::Arc};
+use std::{fs::File, ops::Range, ptr::NonNull, sync::Arc};
 
 use crate::{
     HalError, Result,
@@ -140,6 +140,14 @@ macro_rules! backends {
 
             fn has_residency_sets(&self) -> bool {
                 match self { $(Device::$variant(device) => device.has_residency_sets()),* }
+            }
+
+            fn move_to_huge_pages(&self, buffer: &Buffer, range: &Range<u64>) -> Result<u64> {
+                match (self, buffer) {
+                    $((Device::$variant(device), Buffer::$variant(buffer)) => device.move_to_huge_pages(buffer, range),)*
+                    #[allow(unreachable_patterns)]
+                    _ => Err(mismatch("move_to_huge_pages")),
+                }
             }
 
             fn residency_add(&self, buffer: &Buffer) -> Result<()> {

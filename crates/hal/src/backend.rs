@@ -23,7 +23,7 @@
 //! silent retry. Work submitted later may still run; the common layer decides what it is worth.
 //! An error from any other method means that the call had no effect.
 
-use std::{any::Any, fmt::Debug, fs::File, ptr::NonNull, sync::Arc, time::Duration};
+use std::{any::Any, fmt::Debug, fs::File, ops::Range, ptr::NonNull, sync::Arc, time::Duration};
 
 use crate::{Access, CpuKernel, Result, cuda::Target};
 
@@ -251,6 +251,14 @@ pub trait Device: Debug + Send + Sync + 'static {
 
     /// Stages the removal of a buffer.
     fn residency_remove(&self, buffer: &<Self::B as Backend>::Buffer) -> Result<()>;
+
+    /// Copies the bytes of a mapped file around `range` into huge pages, where that makes passes over them faster, and
+    /// puts the copies in their place: contents and addresses stay. Returns the bytes copied, 0 where there is nothing
+    /// to do.
+    fn move_to_huge_pages(&self, buffer: &<Self::B as Backend>::Buffer, range: &Range<u64>) -> Result<u64> {
+        let _ = (buffer, range);
+        Ok(0)
+    }
 
     /// Makes all staged changes take effect.
     fn residency_commit(&self) -> Result<()>;

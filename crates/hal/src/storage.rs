@@ -4,7 +4,7 @@ use std::{ops::Range, ptr::NonNull};
 
 use crate::{
     Context, HalError, Residency, Result, any,
-    backend::{Buffer as _, StorageMode},
+    backend::{Buffer as _, Device as _, StorageMode},
     context::Core,
     memory::{HostUse, Memory},
     sync::{Arc, AtomicBool, Ordering, fence},
@@ -59,6 +59,17 @@ impl Storage {
             return Err(error);
         }
         Ok(())
+    }
+
+    /// Copies the bytes of a mapped file around `range` into huge pages, where the device gains by that: contents and
+    /// addresses stay, work under way is not disturbed. Returns the bytes copied, 0 where there is nothing to do. The copies
+    /// are memory of the process's own and end with the storage.
+    ///
+    /// # Errors
+    /// `InvalidUse` for a range past the end; `Io` when the system refuses.
+    pub fn move_to_huge_pages(&self, range: &Range<u64>) -> Result<u64> {
+        self.check_range("move to huge pages", range)?;
+        self.shared.core.device.move_to_huge_pages(&self.shared.memory.buffer, range)
     }
 
     pub(crate) fn memory(&self) -> &Arc<Memory> {

@@ -15,6 +15,7 @@ mod forward;
 mod generate;
 mod model;
 mod perplexity;
+mod placement;
 pub mod quantize;
 mod session;
 mod synthetic;

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use anymlx::{DType, MlxBuffer, MlxDevice, ops};
+use anymlx::{DType, MlxBuffer, MlxDevice, Weight, ops};
 
 use crate::{
     LmError, Result, architecture,
@@ -13,6 +13,7 @@ use crate::{
     checkpoint::Checkpoint,
     config::{LayerAttention, ModelConfig, RopeConfig},
     tokenizer::Tokenizer,
+    placement::Placement,
     weights::{Loader, ModelWeights},
 };
 
@@ -27,6 +28,7 @@ struct Inner {
     device: MlxDevice,
     config: ModelConfig,
     weights: ModelWeights,
+    placement: Placement,
     rotation_global: Rotation,
     rotation_windowed: Rotation,
     /// Built when first asked for where that takes long.
@@ -99,8 +101,17 @@ impl Model {
         let rotation_global = rotation(device, &config, &config.rope_global)?;
         let rotation_windowed = rotation(device, &config, &config.rope_windowed)?;
         let device = device.clone();
-        let inner =
-            Inner { device, config, weights, rotation_global, rotation_windowed, tokenizer, chat_template, checkpoint };
+        let inner = Inner {
+            device,
+            config,
+            weights,
+            placement: Placement::new(),
+            rotation_global,
+            rotation_windowed,
+            tokenizer,
+            chat_template,
+            checkpoint,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -150,15 +161,20 @@ impl Model {
 
     /// Bytes of weights that one decoded token reads.
     pub fn bytes_per_token(&self) -> u64 {
+        self.matrices().map(Weight::byte_len).sum()
+    }
+
+    /// Matrices that one decoded token reads, in order.
+    fn matrices(&self) -> impl Iterator<Item = &Weight> {
         let weights = self.weights();
-        let matrix = |weight: &anymlx::Weight| weight.byte_len();
-        let layers: u64 = weights
-            .layers
-            .iter()
-            .flat_map(|l| [&l.query, &l.key, &l.value, &l.attention_output, &l.gate, &l.up, &l.down])
-            .map(matrix)
-            .sum();
-        layers + matrix(&weights.output)
+        let layers = weights.layers.iter();
+        let layers = layers.flat_map(|l| [&l.query, &l.key, &l.value, &l.attention_output, &l.gate, &l.up, &l.down]);
+        layers.chain([&weights.output])
+    }
+
+    /// Called with each decoded token: weights move, a few with each, to where they are read fastest.
+    pub(crate) fn place_weights(&self) {
+        self.inner.placement.advance(&self.inner.device, || self.matrices());
     }
 }
 

@@ -280,6 +280,7 @@ impl Session {
         let Some(decoder) = &self.decoder else {
             return Err(LmError::invalid(OPERATION, "no token has been drawn yet: call `first`"));
         };
+        self.model.place_weights();
         decoder.graph.replay()?.wait()?;
         self.used += 1;
         self.next_token()

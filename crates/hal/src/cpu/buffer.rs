@@ -9,8 +9,9 @@ use std::{
     },
 };
 
-use memmap2::{Mmap, MmapMut, MmapRaw};
+use memmap2::{MmapMut, MmapRaw};
 
+use super::mapping::{self, FileMapping};
 use crate::backend::{Buffer as BufferTrait, ForeignMemory};
 
 /// Every allocation starts on a page, so that it can be shared with a GPU without a copy.
@@ -22,7 +23,7 @@ pub(super) enum Memory {
     Heap(NonNull<u8>, Layout),
     /// Own pages: untouched ones cost nothing.
     Pages(MmapRaw),
-    File(Mmap),
+    File(FileMapping),
     Foreign(ForeignMemory),
 }
 
@@ -44,7 +45,9 @@ impl Memory {
     pub(super) fn allocate(byte_len: usize) -> Option<Self> {
         const SMALL: usize = 256 * 1024;
         if byte_len > SMALL {
-            return MmapMut::map_anon(byte_len).ok().map(|pages| Memory::Pages(pages.into()));
+            let pages = MmapMut::map_anon(byte_len).ok()?;
+            mapping::prefer_huge_pages(&pages);
+            return Some(Memory::Pages(pages.into()));
         }
         let layout = Layout::from_size_align(byte_len, PAGE).ok()?;
         // SAFETY: the layout's size is not zero.
@@ -57,7 +60,7 @@ impl Buffer {
         match &self.memory {
             Memory::Heap(start, _) => *start,
             Memory::Pages(pages) => pointer(pages.as_ptr()),
-            Memory::File(pages) => pointer(pages.as_ptr()),
+            Memory::File(mapping) => pointer(mapping.start()),
             Memory::Foreign(memory) => pointer(memory.address as *const u8),
         }
     }
@@ -70,7 +73,10 @@ fn pointer(start: *const u8) -> NonNull<u8> {
 impl Drop for Buffer {
     fn drop(&mut self) {
         match &self.memory {
-            Memory::Foreign(_) | Memory::File(_) => {}
+            Memory::Foreign(_) => {}
+            Memory::File(mapping) => {
+                self.in_use.fetch_sub(mapping.moved_bytes(), Ordering::Relaxed);
+            }
             Memory::Pages(_) => {
                 self.in_use.fetch_sub(self.byte_len as u64, Ordering::Relaxed);
             }

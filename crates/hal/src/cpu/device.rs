@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    ops::Range,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -12,6 +13,7 @@ use std::{
 use super::{
     Buffer, Cpu, CpuKernel, Encoder, Pending, Program,
     buffer::{Memory, PAGE},
+    mapping::{self, FileMapping},
     queue::Queue,
 };
 use crate::{
@@ -29,6 +31,8 @@ pub struct CpuOptions {
     pub memory_limit: Option<u64>,
     /// Keep resident allocations from being paged out, as far as the system's limits allow.
     pub lock_memory: bool,
+    /// Leave the bytes of mapped files where they are: [`DeviceTrait::move_to_huge_pages`] does nothing.
+    pub keep_files_mapped: bool,
 }
 
 /// The processors of this machine.
@@ -38,6 +42,7 @@ pub struct Device {
     memory_total: u64,
     memory_limit: u64,
     lock_memory: bool,
+    moves_files: bool,
     in_use: Arc<AtomicU64>,
     injected: Mutex<Option<String>>,
     queue: Queue,
@@ -76,6 +81,7 @@ impl Device {
             memory_total,
             memory_limit: options.memory_limit.unwrap_or(memory_total),
             lock_memory: options.lock_memory,
+            moves_files: !options.keep_files_mapped && mapping::has_huge_pages(),
             in_use: Arc::default(),
             injected: Mutex::new(None),
             queue,
@@ -158,7 +164,7 @@ impl DeviceTrait for Device {
         // used is asked of the user, as with every program that maps its models.
         let pages = unsafe { memmap2::MmapOptions::new().offset(offset).len(len).map(file) };
         let pages = pages.map_err(|io| error(io.to_string()))?;
-        Ok(Buffer { memory: Memory::File(pages), byte_len: len, in_use: Arc::clone(&self.in_use) })
+        Ok(Buffer { memory: Memory::File(FileMapping::new(pages)), byte_len: len, in_use: Arc::clone(&self.in_use) })
     }
 
     unsafe fn import(&self, memory: ForeignMemory) -> Result<Buffer> {
@@ -219,6 +225,22 @@ impl DeviceTrait for Device {
             system::unlock_memory(buffer.start().as_ptr(), buffer.byte_len.next_multiple_of(PAGE));
         }
         Ok(())
+    }
+
+    fn move_to_huge_pages(&self, buffer: &Buffer, range: &Range<u64>) -> Result<u64> {
+        let Memory::File(mapping) = &buffer.memory else { return Ok(0) };
+        if !self.moves_files {
+            return Ok(0);
+        }
+        let moved = mapping.move_to_huge_pages(range).map_err(|error| HalError::Io {
+            operation: "move a file's bytes to huge pages".into(),
+            message: error.to_string(),
+        })?;
+        self.in_use.fetch_add(moved, Ordering::Relaxed);
+        if moved > 0 {
+            self.residency_add(buffer)?;
+        }
+        Ok(moved)
     }
 
     fn residency_commit(&self) -> Result<()> {

@@ -5,6 +5,7 @@ mod device;
 mod encoder;
 mod kernel;
 pub(crate) mod latch;
+mod mapping;
 pub(crate) mod program;
 pub(crate) mod queue;
 pub(crate) mod team;
