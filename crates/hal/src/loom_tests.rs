@@ -391,7 +391,7 @@ fn submitters_get_different_numbers_and_wait_for_room() {
 fn a_queue_runs_what_it_was_given_and_stops() {
     bounded(3, || {
         let queue = Queue::new(1).unwrap();
-        let program = || Arc::new(Program::new("model", Vec::new(), &[]));
+        let program = || Arc::new(Program::new("model", Vec::new(), &[], 2));
         let first = queue.push(program(), None);
         let second = queue.push(program(), Some("injected".into()));
         assert!(second.wait().is_err());

@@ -190,11 +190,11 @@ impl DeviceTrait for Device {
     }
 
     fn submit(&self, encoder: Encoder, label: &str) -> Result<Pending> {
-        Ok(self.queue.push(Arc::new(encoder.finish(label)), self.take_injected()))
+        Ok(self.queue.push(Arc::new(encoder.finish(label, self.threads)), self.take_injected()))
     }
 
     fn instantiate(&self, encoder: Encoder, label: &str) -> Result<Program> {
-        Ok(encoder.finish(label))
+        Ok(encoder.finish(label, self.threads))
     }
 
     fn replay(&self, graph: &Arc<Program>) -> Result<Pending> {

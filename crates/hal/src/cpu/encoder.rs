@@ -24,8 +24,8 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    pub(super) fn finish(self, label: &str) -> Program {
-        Program::new(label, self.commands, &self.barriers)
+    pub(super) fn finish(self, label: &str, members: usize) -> Program {
+        Program::new(label, self.commands, &self.barriers, members)
     }
 
     fn push(&mut self, label: &str, action: Action, items: usize, items_per_chunk: usize) {

@@ -1,6 +1,7 @@
 //! Recorded commands in the form in which the team runs them.
 
 use std::{
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Mutex,
@@ -93,7 +94,23 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     }
 }
 
+/// How many chunks of a member's share have been taken. Alone in its cache line: members count in it all the time.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Cursor {
+    taken: AtomicUsize,
+}
+
+/// The part of `chunks` chunks that member number `member` of `members` begins with.
+fn share(chunks: usize, members: usize, member: usize) -> Range<usize> {
+    let start = |member: usize| chunks / members * member + member.min(chunks % members);
+    start(member)..start(member + 1)
+}
+
 /// Commands between two meetings of the team.
+///
+/// Each member works through neighbouring chunks, and then helps the others: what is prefetched beyond a chunk's end is
+/// then what the same member reads next.
 #[derive(Debug)]
 struct Segment {
     first: usize,
@@ -101,7 +118,8 @@ struct Segment {
     chunks: usize,
     /// One thread runs all commands in order: together they are too small to share.
     serial: bool,
-    next: AtomicUsize,
+    /// One for each member's share.
+    cursors: Box<[Cursor]>,
 }
 
 /// A list of commands, ready to run any number of times.
@@ -116,8 +134,8 @@ pub struct Program {
 }
 
 impl Program {
-    /// Cuts `commands` at `barriers` (indices of the first command after each barrier).
-    pub(crate) fn new(label: &str, commands: Vec<Command>, barriers: &[usize]) -> Self {
+    /// Cuts `commands` at `barriers` (indices of the first command after each barrier), for a team of `members`.
+    pub(crate) fn new(label: &str, commands: Vec<Command>, barriers: &[usize], members: usize) -> Self {
         let mut segments: Vec<Segment> = Vec::new();
         let mut first = 0;
         for last in barriers.iter().copied().chain([commands.len()]) {
@@ -129,7 +147,10 @@ impl Program {
             let serial = chunks <= 1 || group.iter().map(Command::work).sum::<f64>() <= 1.0;
             match segments.last_mut() {
                 Some(previous) if serial && previous.serial => previous.last = last,
-                _ => segments.push(Segment { first, last, chunks, serial, next: AtomicUsize::new(0) }),
+                _ => {
+                    let cursors = (0..members).map(|_| Cursor::default()).collect();
+                    segments.push(Segment { first, last, chunks, serial, cursors });
+                }
             }
             first = last;
         }
@@ -169,28 +190,34 @@ impl Program {
         }
     }
 
-    fn run_segment(&self, segment: &Segment) {
+    fn run_segment(&self, segment: &Segment, member: usize) {
         let commands = &self.commands[segment.first..segment.last];
         if segment.serial {
-            if segment.next.fetch_add(1, Ordering::Relaxed) == 0 {
+            if segment.cursors[0].taken.fetch_add(1, Ordering::Relaxed) == 0 {
                 for command in commands {
                     (0..command.chunks()).for_each(|chunk| self.run_chunk(command, chunk));
                 }
             }
             return;
         }
-        loop {
-            let mut chunk = segment.next.fetch_add(1, Ordering::Relaxed);
-            if chunk >= segment.chunks {
-                return;
-            }
-            for command in commands {
-                let chunks = command.chunks();
-                if chunk < chunks {
-                    self.run_chunk(command, chunk);
-                    break;
+        let members = segment.cursors.len();
+        for owner in (member..members).chain(0..member) {
+            let share = share(segment.chunks, members, owner);
+            let taken = &segment.cursors[owner].taken;
+            // Most shares are found empty: those are looked at, not written.
+            while taken.load(Ordering::Relaxed) < share.len() {
+                let mut chunk = match taken.fetch_add(1, Ordering::Relaxed) {
+                    index if index < share.len() => share.start + index,
+                    _ => break,
+                };
+                for command in commands {
+                    let chunks = command.chunks();
+                    if chunk < chunks {
+                        self.run_chunk(command, chunk);
+                        break;
+                    }
+                    chunk -= chunks;
                 }
-                chunk -= chunks;
             }
         }
     }
@@ -199,12 +226,27 @@ impl Program {
 impl Task for Program {
     fn work(&self, member: usize, barrier: &Barrier) {
         for segment in &self.segments {
-            self.run_segment(segment);
+            self.run_segment(segment, member);
             barrier.wait();
             if member == 0 {
                 // Everyone has left the segment; the next run finds it fresh.
-                segment.next.store(0, Ordering::Relaxed);
+                segment.cursors.iter().for_each(|cursor| cursor.taken.store(0, Ordering::Relaxed));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_neighbours_that_cover_all_chunks() {
+        for (chunks, members) in [(0, 3), (1, 64), (7, 2), (64, 64), (1000, 7), (usize::MAX, 5)] {
+            let shares: Vec<_> = (0..members).map(|member| share(chunks, members, member)).collect();
+            assert_eq!((shares[0].start, shares[members - 1].end), (0, chunks));
+            assert!(shares.windows(2).all(|pair| pair[0].end == pair[1].start && pair[0].len() >= pair[1].len()));
+            assert!(shares[0].len() - shares[members - 1].len() <= 1);
         }
     }
 }
