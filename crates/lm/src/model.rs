@@ -12,8 +12,8 @@ use crate::{
     chat::ChatTemplate,
     checkpoint::Checkpoint,
     config::{LayerAttention, ModelConfig, RopeConfig},
-    tokenizer::Tokenizer,
     placement::Placement,
+    tokenizer::Tokenizer,
     weights::{Loader, ModelWeights},
 };
 

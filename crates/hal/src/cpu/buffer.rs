@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use memmap2::{MmapMut, MmapRaw};
+use memmap2::MmapRaw;
 
 use super::mapping::{self, FileMapping};
 use crate::backend::{Buffer as BufferTrait, ForeignMemory};
@@ -45,9 +45,7 @@ impl Memory {
     pub(super) fn allocate(byte_len: usize) -> Option<Self> {
         const SMALL: usize = 256 * 1024;
         if byte_len > SMALL {
-            let pages = MmapMut::map_anon(byte_len).ok()?;
-            mapping::prefer_huge_pages(&pages);
-            return Some(Memory::Pages(pages.into()));
+            return mapping::allocate(byte_len).map(|pages| Memory::Pages(pages.into()));
         }
         let layout = Layout::from_size_align(byte_len, PAGE).ok()?;
         // SAFETY: the layout's size is not zero.

@@ -164,6 +164,7 @@ impl<'a> Invocation<'a> {
     /// # Panics
     /// As [`Self::input`], when `elements` is out of range, and when the binding is declared as read
     /// only.
+    #[inline(always)]
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn output<T: Pod>(&self, index: usize, elements: Range<usize>) -> &'a mut [T] {
         let (start, len) = self.written::<T>(index);

@@ -22,16 +22,18 @@ pub(super) const HUGE: usize = 2 << 20;
 /// Bytes that are copied before they take the place of the file's: what is in memory twice for a moment.
 const STEP: usize = 16 * HUGE;
 
-/// Asks for huge pages in memory that is large enough for some; without them all is the same, only slower.
-pub(super) fn prefer_huge_pages(pages: &MmapMut) {
+/// At least `byte_len` bytes of zeros, in huge pages where there is room for some.
+pub(super) fn allocate(byte_len: usize) -> Option<MmapMut> {
+    if byte_len < HUGE {
+        return MmapMut::map_anon(byte_len).ok();
+    }
+    // The kernel puts whole huge pages at addresses where they can be some.
+    let pages = MmapMut::map_anon(byte_len.checked_next_multiple_of(HUGE)?).ok()?;
     #[cfg(target_os = "linux")]
-    if pages.len() >= 2 * HUGE
-        && let Err(error) = pages.advise(memmap2::Advice::HugePage)
-    {
+    if let Err(error) = pages.advise(memmap2::Advice::HugePage) {
         tracing::debug!(%error, "the system gives no huge pages");
     }
-    #[cfg(not(target_os = "linux"))]
-    let _ = pages;
+    Some(pages)
 }
 
 /// Pages of a file, read-only.

@@ -13,7 +13,7 @@ pub(super) struct Problem {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Plan {
     /// Few queries: each key is read once for up to [`SLICE_HEADS`] heads of one token. One item is
-    /// every `parts`-th span of keys for one slice of heads of one token.
+    /// one of `parts` runs of spans of keys for one slice of heads of one token.
     Spans { slices: usize, parts: usize },
     /// Many queries: one item is `rows` pairs of token and head that share a key head.
     Tiles { rows: usize },

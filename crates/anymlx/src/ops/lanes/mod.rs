@@ -56,6 +56,12 @@ pub(crate) trait Lanes: Copy {
     /// The largest lane; NaN lanes are passed over.
     fn largest(self) -> f32;
 
+    /// Asks for the cache line at `address`, which may be any; nothing where the level cannot.
+    #[inline(always)]
+    fn prefetch(address: *const u8) {
+        let _ = address;
+    }
+
     /// As [`Self::load`], for inner loops that have checked their bounds outside.
     ///
     /// # Safety

@@ -23,6 +23,12 @@ impl Lanes for Avx2 {
     const BLOCK: usize = 2;
 
     #[inline(always)]
+    fn prefetch(address: *const u8) {
+        // SAFETY: a prefetch of any address is harmless.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+
+    #[inline(always)]
     fn splat(value: f32) -> Self {
         // SAFETY: see above.
         Self(unsafe { _mm256_set1_ps(value) })
@@ -164,6 +170,12 @@ impl Lanes for Avx2 {
 impl Lanes for Avx512 {
     const WIDTH: usize = 16;
     const BLOCK: usize = 4;
+
+    #[inline(always)]
+    fn prefetch(address: *const u8) {
+        // SAFETY: a prefetch of any address is harmless.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
 
     #[inline(always)]
     fn splat(value: f32) -> Self {

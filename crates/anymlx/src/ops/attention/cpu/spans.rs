@@ -15,7 +15,7 @@ use crate::{
 
 pub(in super::super) struct Spans<T>(PhantomData<T>);
 
-/// Keys whose scores are made before their values are read. Parts take turns at spans.
+/// Keys whose scores are made before their values are read.
 const SPAN: usize = 64;
 /// Keys whose scores are made side by side.
 const AT_ONCE: usize = 4;
@@ -90,7 +90,15 @@ fn run_slice<L: Lanes, T: Element, const H: usize>(
     Ok(())
 }
 
-/// The spans of `seen` whose turn it is; outputs are not yet divided by the totals.
+/// Asks for `elements`. Values are read one strip of dimensions after the other, which no hardware follows.
+#[inline(always)]
+fn prefetch<L: Lanes, T>(elements: &[T]) {
+    for line in (0..size_of_val(elements)).step_by(64) {
+        L::prefetch(elements.as_ptr().cast::<u8>().wrapping_add(line));
+    }
+}
+
+/// Part number `part` of the spans of `seen`; outputs are not yet divided by the totals.
 #[inline(always)]
 fn attend<L: Lanes, T: Element, const H: usize>(
     queries: &[&[f32]; H],
@@ -106,12 +114,19 @@ fn attend<L: Lanes, T: Element, const H: usize>(
     let mut scores = [[0.0_f32; SPAN]; H];
     let mut keep = [0.0; H];
     outputs.iter_mut().for_each(|output| output.fill(0.0));
-    for span in (seen.start / SPAN + part..seen.end.div_ceil(SPAN)).step_by(parts) {
+    let spans = seen.start / SPAN..seen.end.div_ceil(SPAN);
+    let bound = |part: usize| spans.start + spans.len() * part / parts;
+    let elements_of = |span: usize| {
         let positions = (span * SPAN).max(seen.start)..((span + 1) * SPAN).min(seen.end);
-        let elements = positions.start * head_dim..positions.end * head_dim;
-        score::<L, T, H>(queries, &keys[elements.clone()], &mut scores, block.scale);
+        positions.start * head_dim..positions.end * head_dim
+    };
+    for span in bound(part)..bound(part + 1) {
+        let elements = elements_of(span);
+        let positions = elements.len() / head_dim;
+        let next = if span + 1 < bound(part + 1) { elements_of(span + 1) } else { 0..0 };
+        score::<L, T, H>(queries, &keys[elements.clone()], &values[elements.clone()], &mut scores, block.scale);
         for head in 0..H {
-            let scores = &mut scores[head][..positions.len()];
+            let scores = &mut scores[head][..positions];
             cap_scores::<L>(scores, block.softcap);
             let max = largest::<L>(scores).max(state.max[head]);
             let shift = L::splat(max);
@@ -120,22 +135,24 @@ fn attend<L: Lanes, T: Element, const H: usize>(
             state.max[head] = max;
             state.total[head] = state.total[head] * keep[head] + sum::<L>(scores);
         }
-        accumulate::<L, T, H>(outputs, &values[elements], &scores, &keep);
+        accumulate::<L, T, H>(outputs, &values[elements], &scores, &keep, &keys[next]);
     }
     state
 }
 
-/// `scores[h][k] = scale * queries[h] · keys[k]`.
+/// `scores[h][k] = scale * queries[h] · keys[k]`; asks for the values meanwhile.
 #[inline(always)]
 fn score<L: Lanes, T: Element, const H: usize>(
     queries: &[&[f32]; H],
     keys: &[T],
+    values: &[T],
     scores: &mut [[f32; SPAN]; H],
     scale: f32,
 ) {
     let head_dim = queries[0].len();
     let count = keys.len() / head_dim;
     for first in (0..count).step_by(AT_ONCE) {
+        prefetch::<L, T>(&values[first * head_dim..(first + AT_ONCE).min(count) * head_dim]);
         // Past the end, the last key is taken again.
         let mut block: [&[T]; AT_ONCE] = [&[]; AT_ONCE];
         for (index, key) in block.iter_mut().enumerate() {
@@ -194,23 +211,30 @@ fn dots<L: Lanes, T: Element, const H: usize>(queries: &[&[f32]; H], keys: &[&[T
     results
 }
 
-/// `outputs[h] = keep[h] * outputs[h] + sum_k weights[h][k] values[k]`.
+/// `outputs[h] = keep[h] * outputs[h] + sum_k weights[h][k] values[k]`; asks for the `next` keys meanwhile.
 #[inline(always)]
 fn accumulate<L: Lanes, T: Element, const H: usize>(
     outputs: &mut [&mut [f32]; H],
     values: &[T],
     weights: &[[f32; SPAN]; H],
     keep: &[f32; H],
+    next: &[T],
 ) {
     let head_dim = outputs[0].len();
     let mut at = 0;
+    let prefetch_strip = |at: usize, len: usize| {
+        let share = |at: usize| next.len() / head_dim * at;
+        prefetch::<L, T>(&next[share(at)..share(at + len)]);
+    };
     if L::BLOCK == 4 {
         while at + 4 * L::WIDTH <= head_dim {
+            prefetch_strip(at, 4 * L::WIDTH);
             accumulate_block::<L, T, H, 4>(outputs, values, weights, keep, at);
             at += 4 * L::WIDTH;
         }
     } else if L::BLOCK == 2 {
         while at + 2 * L::WIDTH <= head_dim {
+            prefetch_strip(at, 2 * L::WIDTH);
             accumulate_block::<L, T, H, 2>(outputs, values, weights, keep, at);
             at += 2 * L::WIDTH;
         }

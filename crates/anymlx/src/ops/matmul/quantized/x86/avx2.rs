@@ -68,7 +68,8 @@ const fn additions(max_code: i32) -> usize {
 const VECTORS: usize = ROWS / 8;
 
 impl Kernel for Avx2 {
-    /// With two vectors of rows: as many sums as leave registers for codes, quants and products.
+    /// With two vectors of rows: as many sums as leave registers for codes, quants and products. Signed codes need no
+    /// second kind of sums, which makes room for one more.
     const TOKENS: usize = 3;
 
     // Loops over indices, and totals in memory: that is what stays in registers when compiled.
@@ -80,7 +81,8 @@ impl Kernel for Avx2 {
         sums: &mut [[f32; ROWS]; T],
     ) {
         let quads = P::GROUP / 4;
-        let additions = if P::SIGNED { 1 } else { const { additions(P::MAX_CODE) }.min(quads) };
+        // Products of signed codes fill 16 bits: for them this is only how far the loop is unrolled.
+        let additions = if P::SIGNED { 2 } else { const { additions(P::MAX_CODE) }.min(quads) };
         // A number that the compiler does not know keeps it from unrolling the loop, and running out of registers.
         let chunks = std::hint::black_box(quads / additions);
         let mut codes_at = panel.codes.as_ptr().cast::<u8>();
@@ -112,12 +114,20 @@ impl Kernel for Avx2 {
                             for v in 0..VECTORS {
                                 let quants = if P::SIGNED { _mm256_sign_epi8(quants, codes[v]) } else { quants };
                                 let product = _mm256_maddubs_epi16(magnitudes[v], quants);
-                                short[t][v] = _mm256_add_epi16(short[t][v], product);
+                                if P::SIGNED {
+                                    let product = _mm256_madd_epi16(product, ones);
+                                    products[t][v] = _mm256_add_epi32(products[t][v], product);
+                                } else {
+                                    short[t][v] = _mm256_add_epi16(short[t][v], product);
+                                }
                             }
                         }
                     }
                     codes_at = codes_at.add(4 * ROWS * additions);
                     column += 4 * additions;
+                    if P::SIGNED {
+                        continue;
+                    }
                     for t in 0..T {
                         for v in 0..VECTORS {
                             products[t][v] = _mm256_add_epi32(products[t][v], _mm256_madd_epi16(short[t][v], ones));

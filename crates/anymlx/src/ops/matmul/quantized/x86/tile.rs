@@ -140,7 +140,7 @@ pub(super) unsafe fn scaled_sums(group: usize, sums: __m256i, scales: __m256) ->
 
 /// The inner loops of a level.
 pub(super) trait Kernel {
-    /// The most tokens that one call takes: 3 or 8.
+    /// The most tokens that one call takes, 3 (4 of signed codes) or 8.
     const TOKENS: usize;
 
     /// Adds the products of `groups` groups of 32 columns to `sums`.
@@ -179,6 +179,9 @@ pub(super) unsafe fn multiply<E: Encoding, L: Level, K: Kernel, P: Panelled, con
                 next = all::<K, P, 8>(&panel, tokens, (first, count), next, sums);
                 next = all::<K, P, 4>(&panel, tokens, (first, count), next, sums);
             } else {
+                if P::SIGNED {
+                    next = all::<K, P, 4>(&panel, tokens, (first, count), next, sums);
+                }
                 next = all::<K, P, 3>(&panel, tokens, (first, count), next, sums);
             }
             next = all::<K, P, 2>(&panel, tokens, (first, count), next, sums);
