@@ -474,6 +474,7 @@ def template_seeds():
     yield "broken-join", b"{{ ('a' * 100000).split('') | join('b' * 100000) }}"
     yield "broken-indent", b"{{ messages | tojson(indent=1000000000) }}"
     yield "broken-format", b"{{ '%1000000000d' | format(1) }}"
+    yield "broken-format-character", "{{ '%([1] 0\ufffd0d' | format(1) }}".encode()
     yield "broken-slice", b"{{ [1] | slice(1000000000) | list }}"
     yield "broken-power", b"{{ 10 ** 400000000 }}"
     yield "broken-include", b"{% include '/etc/passwd' %}"

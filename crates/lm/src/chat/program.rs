@@ -21,6 +21,8 @@ pub(super) fn prepare(environment: &mut Environment<'_>) {
     environment.add_filter(ADD, add);
     // It chains lists as `+` does, and no Jinja but this one has it.
     environment.remove_filter("chain");
+    // It panics where a conversion is cut by a character of several bytes. The method `format` is missing as well.
+    environment.remove_filter("format");
     environment.add_filter("sum", sum);
 }
 

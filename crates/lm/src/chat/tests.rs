@@ -154,6 +154,7 @@ fn hostile_templates_end_soon() {
         "{{ 'x'.join([('a' * 100000)] * 100000) }}",
         "{{ '{:>1000000000}'.format('x') }}",
         "{{ '%1000000000d' | format(1) }}",
+        "{{ '%([1] 0\u{fffd}0d' | format(1) }}",
         "{{ '\\n' * 100000 | indent(1000000000) }}",
         "{{ ('\\n' * 100000) | indent(100000, true) }}",
         "{{ ('a,' * 1000000).split(',') | batch(1, 'x' * 1000) | list | length }}{{ 1 // 0 }}",
@@ -179,6 +180,7 @@ fn hostile_templates_end_soon() {
         let shown: String = source.chars().take(60).collect();
         eprintln!("{shown}");
         match render(source) {
+            Err(ChatError::Template { message, .. }) if message.contains("panicked") => panic!("{shown}: {message}"),
             Err(ChatError::OverLimit { .. } | ChatError::Template { .. }) => {}
             other => panic!("{shown} gave {:?}", other.map(|text| text.len())),
         }
