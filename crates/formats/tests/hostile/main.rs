@@ -5,15 +5,16 @@
 //! of this file hold its lock.
 
 mod allocation;
+mod corpus;
 mod mutate;
 mod pretending;
 mod targets;
 
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use allocation::Budget;
 use anymlx_formats::safetensors::Safetensors;
+use corpus::corpus;
 use mutate::Random;
 use targets::{TARGETS, Target, Verdict};
 
@@ -36,20 +37,6 @@ impl Tally {
         self.accepted += usize::from(verdict.accepted);
         self.worst = self.worst.max(verdict.peak);
     }
-}
-
-/// Files of a corpus with their names, sorted.
-fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
-    let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let mut files: Vec<_> = entries
-        .map(|entry| {
-            let entry = entry.unwrap();
-            (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())
-        })
-        .collect();
-    files.sort();
-    files
 }
 
 #[test]

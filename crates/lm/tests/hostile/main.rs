@@ -6,30 +6,17 @@
 #[allow(dead_code, reason = "the tests of formats use all of it")]
 #[path = "../../../formats/tests/hostile/allocation.rs"]
 mod allocation;
+#[path = "../../../formats/tests/hostile/corpus.rs"]
+mod corpus;
 #[allow(dead_code, reason = "the tests of formats use all of it")]
 #[path = "../../../formats/tests/hostile/mutate.rs"]
 mod mutate;
 mod records;
 mod targets;
 
-use std::path::Path;
-
+use corpus::corpus;
 use mutate::Random;
 use targets::TARGETS;
-
-/// Files of a corpus with their names, sorted.
-fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
-    let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let mut files: Vec<_> = entries
-        .map(|entry| {
-            let entry = entry.unwrap();
-            (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())
-        })
-        .collect();
-    files.sort();
-    files
-}
 
 #[test]
 fn seeds_and_changes_of_them_are_judged_with_bounded_memory() {
