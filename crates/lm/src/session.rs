@@ -1,6 +1,6 @@
 //! A conversation with a model: its cache, and the passes that fill it.
 
-use anymlx::{BackendKind, CommandGraph, DType, MlxBuffer, MlxDevice, ops, ops::SampleParams};
+use anymlx::{BackendKind, CommandGraph, DType, MlxBuffer, MlxDevice, Submission, Timing, ops, ops::SampleParams};
 
 use crate::{
     LmError, Model, Result,
@@ -42,8 +42,14 @@ impl SessionOptions {
 
 /// Draws tokens on the device, one replay of a recorded graph each.
 struct Decoder {
-    graph: CommandGraph,
+    /// One for each of the session's places for a token, used in turn: while the host reads a token, the device draws the
+    /// next.
+    graphs: Vec<CommandGraph>,
     params: SampleParams,
+    /// The graph that draws the next token.
+    turn: usize,
+    /// The replay that draws the next token, if it was submitted ahead.
+    ahead: Option<Submission>,
 }
 
 /// A context with a model.
@@ -54,9 +60,15 @@ pub struct Session {
     /// Buffers of the decode graph: one token.
     single: Workspace,
     step: MlxBuffer,
-    next: MlxBuffer,
+    /// Places for drawn tokens: two where a device works while the host reads.
+    drawn: Vec<MlxBuffer>,
     decoder: Option<Decoder>,
+    /// [`Self::first`] has drawn a token after the last one that was read.
+    is_drawing: bool,
+    /// The positions in use when the logits of the last of them were computed.
+    logits_after: Option<usize>,
     used: usize,
+    decode_timing: Option<Timing>,
 }
 
 impl Session {
@@ -84,9 +96,12 @@ impl Session {
             workspace: Workspace::new(model, chunk.min(capacity), options.precision)?,
             single: Workspace::new(model, 1, options.precision)?,
             step: device.zeros(DType::U32, [1])?,
-            next: device.zeros(DType::U32, [1])?,
+            drawn: (0..places(device)).map(|_| device.zeros(DType::U32, [1])).collect::<anymlx::Result<_>>()?,
             decoder: None,
+            is_drawing: false,
+            logits_after: None,
             used: 0,
+            decode_timing: None,
         })
     }
 
@@ -114,8 +129,17 @@ impl Session {
             let message = format!("{positions} positions asked for, {} are in use", self.used);
             return Err(LmError::invalid("truncate", message));
         }
+        self.end_drawing();
         self.used = positions;
         Ok(())
+    }
+
+    /// What [`Self::decode`] has begun ahead is of no use any more.
+    fn end_drawing(&mut self) {
+        self.is_drawing = false;
+        if let Some(decoder) = &mut self.decoder {
+            decoder.ahead = None;
+        }
     }
 
     fn check_room(&self, operation: &'static str, given: usize) -> Result<()> {
@@ -165,6 +189,8 @@ impl Session {
         taps: Option<&Taps>,
         after: impl FnOnce(&Pass<'_>, &mut anymlx::CommandEncoder) -> Result<()>,
     ) -> Result<()> {
+        self.end_drawing();
+        self.logits_after = None;
         let positions: Vec<u32> = (self.used..self.used + ids.len()).map(|position| position as u32).collect();
         self.workspace.ids.copy_from_slice(ids)?;
         self.workspace.positions.copy_from_slice(&positions)?;
@@ -208,6 +234,7 @@ impl Session {
                 },
             )?;
         }
+        self.logits_after = Some(self.used);
         Ok(())
     }
 
@@ -251,59 +278,98 @@ impl Session {
     /// Draws the token that follows [`Self::feed`]'s ids; [`Self::decode`] draws the ones after it.
     ///
     /// # Errors
-    /// `InvalidArgument` for parameters out of range.
+    /// `InvalidArgument` for parameters out of range, and when [`Self::feed`] was not what read the last token.
     pub fn first(&mut self, params: SampleParams) -> Result<u32> {
+        if self.logits_after != Some(self.used) {
+            return Err(LmError::invalid("first", "no logits follow the last token: call `feed` or `prefill` before"));
+        }
+        self.end_drawing();
         self.record(params)?;
         self.step.copy_from_slice(&[0_u32])?;
         let vocabulary = self.model.config().vocabulary;
         let logits = self.workspace.logits.try_slice_view(0, vocabulary)?.with_shape([1, vocabulary])?;
         let mut encoder = self.model.device().command_encoder_labeled("sample")?;
-        ops::sample(&mut encoder, &logits, &self.step, &self.next, params)?;
+        ops::sample(&mut encoder, &logits, &self.step, &self.drawn[0], params)?;
         ops::increment(&mut encoder, &self.step)?;
-        encoder.copy_bytes(&self.next, &self.single.ids)?;
+        encoder.copy_bytes(&self.drawn[0], &self.single.ids)?;
         encoder.commit_and_wait()?;
         self.single.positions.copy_from_slice(&[self.used as u32])?;
-        self.next_token()
+        self.is_drawing = true;
+        self.drawn(0)
     }
 
-    fn next_token(&self) -> Result<u32> {
-        Ok(self.next.to_vec::<u32>()?[0])
+    fn drawn(&self, place: usize) -> Result<u32> {
+        Ok(self.drawn[place].to_vec::<u32>()?[0])
     }
 
-    /// Reads the token drawn last and draws the next.
+    /// Reads the token drawn last and draws the next. A GPU begins with the one after that meanwhile, which nobody sees if
+    /// it is not asked for.
     ///
     /// # Errors
-    /// `ContextExceeded`; `InvalidArgument` when [`Self::first`] has not been called.
+    /// `ContextExceeded`; `InvalidArgument` when [`Self::first`] has not been called since the last token was read.
     pub fn decode(&mut self) -> Result<u32> {
         const OPERATION: &str = "decode";
         self.check_room(OPERATION, 1)?;
-        let Some(decoder) = &self.decoder else {
+        let has_room_ahead = self.capacity() - self.used > 1;
+        let Some(decoder) = self.decoder.as_mut().filter(|_| self.is_drawing) else {
             return Err(LmError::invalid(OPERATION, "no token has been drawn yet: call `first`"));
         };
         self.model.place_weights();
-        decoder.graph.replay()?.wait()?;
+        let place = decoder.turn;
+        let next = (place + 1) % decoder.graphs.len();
+        let submission = match decoder.ahead.take() {
+            Some(submission) => submission,
+            None => decoder.graphs[place].replay()?,
+        };
+        if next != place && has_room_ahead {
+            decoder.ahead = Some(decoder.graphs[next].replay()?);
+        }
+        decoder.turn = next;
+        let waited = submission.wait();
+        if waited.is_err() {
+            self.end_drawing();
+        }
+        self.decode_timing = Some(waited?);
         self.used += 1;
-        self.next_token()
+        self.drawn(place)
+    }
+
+    /// How long the device worked on the token drawn last by [`Self::decode`].
+    pub fn decode_timing(&self) -> Option<Timing> {
+        self.decode_timing
     }
 
     /// The recorded commands of one decoded token.
     pub fn decode_graph(&self) -> Option<&CommandGraph> {
-        self.decoder.as_ref().map(|decoder| &decoder.graph)
+        self.decoder.as_ref().and_then(|decoder| decoder.graphs.first())
     }
 
     fn record(&mut self, params: SampleParams) -> Result<()> {
-        if self.decoder.as_ref().is_some_and(|decoder| decoder.params == params) {
-            return Ok(());
+        match &mut self.decoder {
+            Some(decoder) if decoder.params == params => decoder.turn = 0,
+            _ => {
+                let graphs = self.drawn.iter().map(|place| self.record_into(place, params)).collect::<Result<_>>()?;
+                self.decoder = Some(Decoder { graphs, params, turn: 0, ahead: None });
+            }
         }
+        Ok(())
+    }
+
+    /// Commands that draw a token into `place`.
+    fn record_into(&self, place: &MlxBuffer, params: SampleParams) -> Result<CommandGraph> {
         let pass = Pass { model: &self.model, cache: &self.cache, workspace: &self.single, taps: None };
         let mut encoder = self.model.device().command_encoder_labeled("decode")?;
         pass.layers(&mut encoder, 1)?;
         pass.head(&mut encoder, 0, 1)?;
-        ops::sample(&mut encoder, &self.single.logits, &self.step, &self.next, params)?;
+        ops::sample(&mut encoder, &self.single.logits, &self.step, place, params)?;
         ops::increment(&mut encoder, &self.step)?;
-        encoder.copy_bytes(&self.next, &self.single.ids)?;
+        encoder.copy_bytes(place, &self.single.ids)?;
         ops::increment(&mut encoder, &self.single.positions)?;
-        self.decoder = Some(Decoder { graph: encoder.into_graph()?, params });
-        Ok(())
+        Ok(encoder.into_graph()?)
     }
+}
+
+/// Tokens that may be drawn and not read: one more than are asked for, on devices that work while the host does not wait.
+fn places(device: &MlxDevice) -> usize {
+    if device.info().backend == BackendKind::Cpu { 1 } else { 2 }
 }

@@ -34,6 +34,17 @@ struct TestResult {
     /// Their share of the measured read bandwidth.
     #[serde(skip_serializing_if = "Option::is_none")]
     share_of_bandwidth: Option<f64>,
+    /// Time for each decoded token in which a GPU did not work on it: its submission, its start, and the copy of what was
+    /// drawn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host_s_per_token: Option<f64>,
+}
+
+/// Decodings of one run.
+struct Decoded {
+    time: Duration,
+    /// In which the device worked.
+    execution: Duration,
 }
 
 #[derive(Debug, Serialize)]
@@ -89,11 +100,24 @@ fn measure(device: &MlxDevice, model: &Model, name: String, options: &Bench) -> 
         let test = format!("pp{}{depth}", options.prompt);
         let times = repeat(options, &bar, &test, || prompt_time(&mut session, options))?;
         let tokens_per_s = spread(&times, options.prompt);
-        results.push(TestResult { test, tokens_per_s, weight_bytes_per_s: None, share_of_bandwidth: None });
+        results.push(TestResult {
+            test,
+            tokens_per_s,
+            weight_bytes_per_s: None,
+            share_of_bandwidth: None,
+            host_s_per_token: None,
+        });
     }
     if options.generate > 0 {
         let test = format!("tg{}{depth}", options.generate);
-        let times = repeat(options, &bar, &test, || generate_time(&mut session, options))?;
+        let mut execution = Vec::with_capacity(options.repetitions + 1);
+        let times = repeat(options, &bar, &test, || {
+            let decoded = generate_time(&mut session, options)?;
+            execution.push(decoded.execution);
+            Ok(decoded.time)
+        })?;
+        let idle = times.iter().zip(&execution[1..]).map(|(time, execution)| time.saturating_sub(*execution));
+        let host_s_per_token = idle.sum::<Duration>().as_secs_f64() / (times.len() * options.generate) as f64;
         let tokens_per_s = spread(&times, options.generate);
         let bytes = model.bytes_per_token() as f64 * tokens_per_s.median;
         results.push(TestResult {
@@ -101,6 +125,7 @@ fn measure(device: &MlxDevice, model: &Model, name: String, options: &Bench) -> 
             tokens_per_s,
             weight_bytes_per_s: Some(bytes),
             share_of_bandwidth: Some(bytes / read_bytes_per_s),
+            host_s_per_token: (info.backend != BackendKind::Cpu).then_some(host_s_per_token),
         });
     }
     bar.finish_and_clear();
@@ -180,16 +205,18 @@ fn prompt_time(session: &mut Session, options: &Bench) -> Outcome<Duration> {
     Ok(started.elapsed())
 }
 
-fn generate_time(session: &mut Session, options: &Bench) -> Outcome<Duration> {
+fn generate_time(session: &mut Session, options: &Bench) -> Outcome<Decoded> {
     fill(session, options)?;
     let first = session.model().tokenizer()?.bos().unwrap_or(0);
     session.feed(&[first])?;
     session.first(SampleParams::default())?;
+    let mut execution = Duration::ZERO;
     let started = Instant::now();
     for _ in 0..options.generate {
         session.decode()?;
+        execution += session.decode_timing().map_or(Duration::ZERO, |timing| timing.execution);
     }
-    Ok(started.elapsed())
+    Ok(Decoded { time: started.elapsed(), execution })
 }
 
 fn table(output: &mut impl Write, report: &Report) -> std::io::Result<()> {
@@ -201,7 +228,11 @@ fn table(output: &mut impl Write, report: &Report) -> std::io::Result<()> {
         write!(output, "{:<12} {median:>12.2} {:>22}", result.test, format!("{min:.2} .. {max:.2}"))?;
         match (result.weight_bytes_per_s, result.share_of_bandwidth) {
             (Some(bytes), Some(share)) => {
-                writeln!(output, "   {:.1} GB/s, {:.0} % of the bandwidth", bytes / 1e9, share * 100.0)?;
+                write!(output, "   {:.1} GB/s, {:.0} % of the bandwidth", bytes / 1e9, share * 100.0)?;
+                if let Some(host) = result.host_s_per_token {
+                    write!(output, "; {:.1} us of each token are the host's", host * 1e6)?;
+                }
+                writeln!(output)?;
             }
             _ => writeln!(output)?,
         }

@@ -51,6 +51,7 @@ impl Buffer {
         let buffer = Self { memory: Memory::Own(address), byte_len, read_only: false, shared: Arc::clone(shared) };
         // SAFETY: the memory has this many bytes; later work on the stream sees them zero.
         let zeroed = unsafe { driver!(cuMemsetD8Async(address, 0, size, shared.stream())) };
+        let zeroed = zeroed.and_then(|()| shared.note_filled());
         drop(current);
         zeroed.map_err(|error| shared.fail(error))?;
         Ok(buffer)

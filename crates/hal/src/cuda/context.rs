@@ -1,4 +1,4 @@
-//! A context of the driver with its one stream: what everything of an opened device shares.
+//! A context of the driver with its streams: what everything of an opened device shares.
 
 use std::{
     fmt,
@@ -96,6 +96,10 @@ pub(super) struct Shared {
     kind: CudaContext,
     context: sys::CUcontext,
     stream: sys::CUstream,
+    /// Brings bytes to the host that no unfinished submission writes, while submissions run.
+    downloads: sys::CUstream,
+    /// On `stream`, after the last bytes that were put into memory other than by submissions.
+    filled: Event,
     pub(super) board: Board,
     pub(super) in_use: AtomicU64,
     /// Bytes that may be allocated in all.
@@ -154,7 +158,7 @@ impl Shared {
             }
         }
         .map_err(absent)?;
-        let (stream, board) = Self::fill(context).map_err(|error| {
+        let (stream, downloads, filled, board) = Self::fill(context).map_err(|error| {
             // SAFETY: nothing else refers to the context yet.
             unsafe { close_context(context, kind, properties.handle) };
             absent(error)
@@ -164,6 +168,8 @@ impl Shared {
             kind,
             context,
             stream,
+            downloads,
+            filled,
             board,
             in_use: AtomicU64::new(0),
             memory_limit,
@@ -174,9 +180,11 @@ impl Shared {
         }))
     }
 
-    fn fill(context: sys::CUcontext) -> DriverResult<(sys::CUstream, Board)> {
+    fn fill(context: sys::CUcontext) -> DriverResult<(sys::CUstream, sys::CUstream, Event, Board)> {
         let byte_len = BOARD_WORDS as usize * size_of::<u32>();
         let mut stream = std::ptr::null_mut();
+        let mut downloads = std::ptr::null_mut();
+        let mut filled = std::ptr::null_mut();
         let mut words = std::ptr::null_mut();
         let mut address = 0;
         // SAFETY: the context was just made; the calls store what they make, and the memory is of
@@ -186,6 +194,8 @@ impl Shared {
             let made = (|| {
                 let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
                 driver!(cuStreamCreate(&mut stream, flags))?;
+                driver!(cuStreamCreate(&mut downloads, flags))?;
+                driver!(cuEventCreate(&mut filled, sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32))?;
                 driver!(cuMemHostAlloc(&mut words, byte_len, sys::CU_MEMHOSTALLOC_DEVICEMAP))?;
                 std::ptr::write_bytes(words.cast::<u8>(), 0, byte_len);
                 driver!(cuMemHostGetDevicePointer_v2(&mut address, words, 0))?;
@@ -199,11 +209,26 @@ impl Shared {
         }
         let words = NonNull::new(words.cast())
             .ok_or(DriverError { call: "cuMemHostAlloc", code: sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY })?;
-        Ok((stream, Board { words, address }))
+        Ok((stream, downloads, Event(filled), Board { words, address }))
     }
 
     pub(super) fn stream(&self) -> sys::CUstream {
         self.stream
+    }
+
+    /// Notes that bytes were put into memory by what was put on the stream last, and not by a submission. The context is
+    /// current.
+    pub(super) fn note_filled(&self) -> DriverResult {
+        // SAFETY: event and stream live.
+        unsafe { driver!(cuEventRecord(self.filled.handle(), self.stream)) }
+    }
+
+    /// The stream for downloads, where what follows sees all bytes that were put into memory other than by submissions.
+    /// The context is current.
+    pub(super) fn downloads(&self) -> DriverResult<sys::CUstream> {
+        // SAFETY: event and stream live; an event that was never recorded counts as ended.
+        unsafe { driver!(cuStreamWaitEvent(self.downloads, self.filled.handle(), 0)) }?;
+        Ok(self.downloads)
     }
 
     pub(super) fn context(&self) -> sys::CUcontext {
@@ -320,6 +345,8 @@ impl Drop for Shared {
                 driver!(cuCtxPushCurrent_v2(self.context)),
                 driver!(cuStreamSynchronize(self.stream)),
                 driver!(cuStreamDestroy_v2(self.stream)),
+                driver!(cuStreamDestroy_v2(self.downloads)),
+                driver!(cuEventDestroy_v2(self.filled.handle())),
                 driver!(cuMemFreeHost(self.board.words.as_ptr().cast())),
             ];
             let events = events.iter().chain(base.iter()).map(|event| driver!(cuEventDestroy_v2(event.0)));

@@ -61,9 +61,9 @@ impl Ring {
         unsafe { self.start.as_ptr().add(slot * self.slot_bytes) }
     }
 
-    fn mark(&self, slot: usize, shared: &Shared) -> DriverResult {
+    fn mark(&self, slot: usize, stream: sys::CUstream) -> DriverResult {
         // SAFETY: event and stream live.
-        unsafe { driver!(cuEventRecord(self.used[slot].handle(), shared.stream())) }
+        unsafe { driver!(cuEventRecord(self.used[slot].handle(), stream)) }
     }
 
     fn upload(&mut self, shared: &Shared, address: u64, from: &[u8]) -> DriverResult {
@@ -76,13 +76,13 @@ impl Ring {
             // SAFETY: by the caller's promise the range is inside an allocation; the slot is not
             // touched before its event says that the transfer has ended.
             unsafe { driver!(cuMemcpyHtoDAsync_v2(to, source, piece.len(), shared.stream())) }?;
-            self.mark(slot, shared)?;
+            self.mark(slot, shared.stream())?;
         }
-        Ok(())
+        shared.note_filled()
     }
 
     fn download(&mut self, shared: &Shared, address: u64, to: &mut [u8]) -> DriverResult {
-        let slot_bytes = self.slot_bytes;
+        let (slot_bytes, stream) = (self.slot_bytes, shared.downloads()?);
         let mut travelling: VecDeque<(usize, &mut [u8])> = VecDeque::new();
         for (index, piece) in to.chunks_mut(slot_bytes).enumerate() {
             if travelling.len() == self.used.len() {
@@ -92,8 +92,8 @@ impl Ring {
             let from = address + (index * slot_bytes) as u64;
             // SAFETY: by the caller's promise the range is inside an allocation; the slot is not
             // touched before its event says that the transfer has ended.
-            unsafe { driver!(cuMemcpyDtoHAsync_v2(self.memory(slot).cast(), from, piece.len(), shared.stream())) }?;
-            self.mark(slot, shared)?;
+            unsafe { driver!(cuMemcpyDtoHAsync_v2(self.memory(slot).cast(), from, piece.len(), stream)) }?;
+            self.mark(slot, stream)?;
             travelling.push_back((slot, piece));
         }
         while !travelling.is_empty() {
@@ -168,9 +168,10 @@ pub(super) fn upload(shared: &Shared, address: u64, from: &[u8]) -> Result<()> {
     ring.and_then(|ring| ring.upload(shared, address, from)).map_err(|error| shared.fail(error))
 }
 
-/// Copies device memory to `to`, after all that was put on the stream before.
+/// Copies device memory to `to`, beside whatever the stream works on.
 ///
-/// The caller has checked that the range is inside an allocation of the device.
+/// The caller has checked that the range is inside an allocation of the device; by the contract of [`crate::backend`] no
+/// unfinished submission writes it.
 pub(super) fn download(shared: &Shared, address: u64, to: &mut [u8]) -> Result<()> {
     shared.check_alive()?;
     let _current = shared.enter()?;

@@ -63,13 +63,28 @@ fn transfers_outside_a_buffer_are_refused() {
 }
 
 #[test]
-fn transfers_follow_the_work_before_them() {
+fn bytes_arrive_while_other_work_runs() {
+    let Some(device) = device() else { return };
+    let (spin, done, busy) = (kernel(&device, "spin"), floats(&device, &[0.0]), floats(&device, &[0.0]));
+    submit_one(&device, "done", &spin, &done, 10).wait().expect("runs");
+    let pending = submit_one(&device, "busy", &spin, &busy, 500_000);
+    let value: Vec<u32> = read(&device, &done);
+    assert!(pending.poll().is_none(), "still running");
+    assert_eq!(value, [10]);
+    pending.wait().expect("runs");
+    assert_eq!(read::<u32>(&device, &busy), [500_000]);
+}
+
+#[test]
+fn what_was_put_into_memory_is_seen() {
     let Some(device) = device() else { return };
     let (spin, busy) = (kernel(&device, "spin"), floats(&device, &[0.0]));
     let pending = submit_one(&device, "busy", &spin, &busy, 20_000);
-    assert!(pending.poll().is_none(), "still running");
-    let value: Vec<u32> = read(&device, &busy);
-    assert_eq!(value, [20_000]);
+    let (zeros, uploaded) =
+        (device.allocate(4 << 20, StorageMode::Shared).expect("allocates"), floats(&device, &[7.0]));
+    assert_eq!(read::<f32>(&device, &uploaded), [7.0]);
+    assert!(read::<u32>(&device, &zeros).iter().all(|&word| word == 0));
+    pending.wait().expect("runs");
 }
 
 #[test]
