@@ -3,8 +3,8 @@
 use anymlx::{
     CommandEncoder, MlxBuffer,
     ops::{
-        self, AttentionParams, FeedForward, HeadNorms, LayerInput, MatmulInput, PostNorm, Projection, RmsNormParams,
-        RopeParams, RotateAndCache,
+        self, AttentionParams, FeedForward, HeadNorms, LayerInput, MatmulInput, PostNorm, ProjectAndCache, Projection,
+        RmsNormParams, RopeParams, RotateAndCache,
     },
 };
 
@@ -100,19 +100,17 @@ impl Pass<'_> {
         let normed = self.workspace.normed.rows(tokens)?;
         let input = normed_input(config, step.residual, &layer.attention_norm, &normed);
         step.tap_normed(encoder, &layer.attention_norm, |taps| &taps.attention)?;
-        let queries = take(&self.workspace.queries, 0, tokens)?;
-        let keys = take(&self.workspace.keys, 0, tokens)?;
-        let values = take(&self.workspace.values, 0, tokens)?;
+        let query_rows = take(&self.workspace.queries, 0, tokens)?;
+        let key_rows = take(&self.workspace.keys, 0, tokens)?;
+        let value_rows = take(&self.workspace.values, 0, tokens)?;
         let projections = [
-            Projection { weight: &layer.query, bias: layer.query_bias.as_ref(), output: &queries },
-            Projection { weight: &layer.key, bias: layer.key_bias.as_ref(), output: &keys },
-            Projection { weight: &layer.value, bias: layer.value_bias.as_ref(), output: &values },
+            Projection { weight: &layer.query, bias: layer.query_bias.as_ref(), output: &query_rows },
+            Projection { weight: &layer.key, bias: layer.key_bias.as_ref(), output: &key_rows },
+            Projection { weight: &layer.value, bias: layer.value_bias.as_ref(), output: &value_rows },
         ];
-        ops::project(encoder, input, &projections)?;
-
-        let queries = heads(&queries, tokens, config.heads, config.head_dim)?;
-        let keys = heads(&keys, tokens, config.kv_heads, config.head_dim)?;
-        let values = heads(&values, tokens, config.kv_heads, config.head_dim)?;
+        let queries = heads(&query_rows, tokens, config.heads, config.head_dim)?;
+        let keys = heads(&key_rows, tokens, config.kv_heads, config.head_dim)?;
+        let values = heads(&value_rows, tokens, config.kv_heads, config.head_dim)?;
         let rotation = self.model.rotation(kind);
         let norms = layer.query_norm.as_ref().zip(layer.key_norm.as_ref());
         let window = match kind {
@@ -125,7 +123,7 @@ impl Pass<'_> {
             ops::kv_cache_expand(encoder, &cache.keys, &rows.keys, expanded.encoding, positions, window)?;
             ops::kv_cache_expand(encoder, &cache.values, &rows.values, expanded.encoding, positions, window)?;
         }
-        let operands = RotateAndCache {
+        let rotate = RotateAndCache {
             queries: &queries,
             keys: &keys,
             values: &values,
@@ -140,7 +138,7 @@ impl Pass<'_> {
             key_cache: &rows.keys,
             value_cache: &rows.values,
         };
-        ops::rotate_and_cache(encoder, operands)?;
+        ops::project_and_cache(encoder, ProjectAndCache { input, projections, rotate })?;
         if let Some(expanded) = &self.cache.expanded {
             ops::kv_cache_quantize(encoder, &rows.keys, &cache.keys, expanded.encoding, positions)?;
             ops::kv_cache_quantize(encoder, &rows.values, &cache.values, expanded.encoding, positions)?;

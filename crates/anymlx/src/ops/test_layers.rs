@@ -3,7 +3,7 @@
 use anymlx_formats::quant::{self, QuantType, TensorType};
 use anymlx_testing::{Random, reference};
 
-use super::{LayerInput, MatmulInput, RmsNormParams, quantized_activation_bytes, test_data::floats};
+use super::{LayerInput, MatmulInput, RmsNormParams, RopeLayout, quantized_activation_bytes, test_data::floats};
 use crate::{DType, MlxBuffer, MlxDevice, Weight};
 
 pub(crate) const NORM: RmsNormParams = RmsNormParams { epsilon: 1e-5, weight_offset: 1.0 };
@@ -98,4 +98,30 @@ pub(crate) fn encodings() -> impl Iterator<Item = QuantType> {
 /// Bits of activations in products of `tokens` tokens on the device.
 pub(crate) fn activation_bits(device: &MlxDevice, tokens: usize) -> u32 {
     if device.runs_gpu_kernels() && tokens > 1 { 8 } else { 15 }
+}
+
+/// The plainest rotation, with frequencies as given.
+pub(crate) fn rotate(
+    rows: &[f64],
+    heads: usize,
+    head_dim: usize,
+    positions: &[u32],
+    frequencies: &[f32],
+    layout: RopeLayout,
+    magnitude: f64,
+) -> Vec<f64> {
+    let mut output = rows.to_vec();
+    for (index, head) in output.chunks_mut(head_dim).enumerate() {
+        for (pair, &frequency) in frequencies.iter().enumerate() {
+            let angle = f64::from(positions[index / heads]) * f64::from(frequency);
+            let (first, second) = match layout {
+                RopeLayout::NeoX => (pair, pair + frequencies.len()),
+                RopeLayout::Interleaved => (2 * pair, 2 * pair + 1),
+            };
+            let (a, b) = (head[first], head[second]);
+            head[first] = (a * angle.cos() - b * angle.sin()) * magnitude;
+            head[second] = (a * angle.sin() + b * angle.cos()) * magnitude;
+        }
+    }
+    output
 }

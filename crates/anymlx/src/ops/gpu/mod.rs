@@ -95,7 +95,7 @@ pub fn texts() -> Vec<GpuText> {
     let common: Vec<TensorType> = encodings().collect();
     let quantized = FORMATS.map(TensorType::Quantized);
     let layouts: Vec<TensorType> = mlx_layouts().into_iter().map(TensorType::Mlx).collect();
-    let portable: [(&'static str, &'static str, &[TensorType]); 28] = [
+    let portable: [(&'static str, &'static str, &[TensorType]); 29] = [
         ("add_rms_norm", super::add_rms_norm::GPU, &single),
         ("argmax", super::argmax::GPU, &single),
         ("attention", super::attention::gpu::GPU, &caches),
@@ -116,6 +116,7 @@ pub fn texts() -> Vec<GpuText> {
         ("panels", super::panels::GPU, &common),
         ("project", super::project::gpu::GPU, &quantized),
         ("project_add", super::project_add::gpu::GPU, &quantized),
+        ("project_and_cache", super::project_and_cache::gpu::GPU, &quantized),
         ("quantize_activations", super::quantize_activations::GPU, &single),
         ("rms_norm", super::rms_norm::GPU, &single),
         ("rope", super::rope::GPU, &single),

@@ -109,12 +109,13 @@ FN void stage_activations(const DEVICE float* x, const DEVICE float* w, Norm n, 
 }
 
 // ---- rows --------------------------------------------------------------------------------
-// Two rows for each pair: rows 2 p and 2 p + 1 of one matrix, or row p of two matrices.
+// Two rows for each pair: two of one matrix that are `apart` rows apart (neighbours are 1 apart), or row p of two
+// matrices. Rows come in sets of 2 * apart, whose first half is paired with their second.
 struct Matrix {
   const DEVICE uchar* a;
   const DEVICE uchar* b;
   u64 byte_len;  // of each
-  uint rows, pairs;
+  uint rows, pairs, apart;
   DEVICE float* y;
   const DEVICE float* bias;
 };
@@ -131,6 +132,7 @@ FN Matrix one_matrix(const DEVICE uchar* w, uint rows, uint columns, DEVICE floa
   m.byte_len = u64(rows) * row_bytes<F>(columns);
   m.rows = rows;
   m.pairs = (rows + 1) / 2;
+  m.apart = 1;
   m.y = y;
   m.bias = bias;
   return m;
@@ -194,8 +196,8 @@ template <typename F, int N> FN Matrix matrix_of(const THREAD Stream<F, N>& s, T
 }
 
 template <typename F> FN uint stages_of(uint columns) { return (columns / F::BLOCK + Stage<F>::BLOCKS - 1) / Stage<F>::BLOCKS; }
-FN uint first_row(Matrix m, uint pair) { return m.a != m.b ? pair : 2 * pair; }
-FN uint second_row(Matrix m, uint pair) { return m.a != m.b ? pair : min(2 * pair + 1, m.rows - 1); }
+FN uint first_row(Matrix m, uint pair) { return m.a != m.b ? pair : pair + pair / m.apart * m.apart; }
+FN uint second_row(Matrix m, uint pair) { return m.a != m.b ? pair : min(first_row(m, pair) + m.apart, m.rows - 1); }
 
 FN Source source_of(const DEVICE uchar* data, u64 byte_len, u64 offset, uint lane) {
   const u64 start = offset - (offset & 15u), left = byte_len - start;
@@ -344,7 +346,11 @@ template <> struct Product<format_q4_k> {
 
 struct Two { float a, b; };
 
+// What becomes of the sums of a pair. Texts may have modes of their own, with a type of their own that says how: then
+// before_pair and store_pair for it.
 enum { STORE_ROWS, ADD_ROWS, GATE_ROWS };
+
+template <int MODE> FN uint before_pair(Matrix, uint, uint activation) { return activation; }
 
 template <int MODE> FN void store_pair(Matrix m, uint pair, Two sums, uint activation, uint lane) {
   const uint row = first_row(m, pair) + (MODE == GATE_ROWS ? 0 : lane);
@@ -359,8 +365,8 @@ template <int MODE> FN void store_pair(Matrix m, uint pair, Two sums, uint activ
 }
 
 // The products of all pairs of the walk, after begin_stream.
-template <typename F, typename A, int N, int MODE>
-FN void run_stream(THREAD Stream<F, N>& s, Activations x, THREADGROUP uchar* ring, uint activation, uint lane) {
+template <typename F, typename A, int N, int MODE, typename How>
+FN void run_stream(THREAD Stream<F, N>& s, Activations x, THREADGROUP uchar* ring, How how, uint lane) {
   const uint stages = stages_of<F>(s.columns), blocks = s.columns / F::BLOCK, whole = row_bytes<F>(s.columns);
   const uint in_round = lane / F::PIECES, piece = lane % F::PIECES;
   uint slot = 0;
@@ -368,6 +374,7 @@ FN void run_stream(THREAD Stream<F, N>& s, Activations x, THREADGROUP uchar* rin
     uint pair = next;
     const Matrix m = matrix_of<F, N>(s, pair);
     const uint a = first_row(m, pair), b = second_row(m, pair);
+    const How now = before_pair<MODE>(m, pair, how);
     Two sums;
     sums.a = 0.0f;
     sums.b = 0.0f;
@@ -393,7 +400,7 @@ FN void run_stream(THREAD Stream<F, N>& s, Activations x, THREADGROUP uchar* rin
     }
     sums.a = simd_sum(sums.a);
     sums.b = simd_sum(sums.b);
-    store_pair<MODE>(m, pair, sums, activation, lane);
+    store_pair<MODE>(m, pair, sums, now, lane);
   }
 }
 

@@ -1,6 +1,6 @@
 //! Kernels that stream weights past one row of activations (`stream.h`): when they apply, and their launch.
 
-use anymlx_formats::quant::TensorType;
+use anymlx_formats::quant::{QuantType, TensorType};
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
@@ -81,6 +81,30 @@ impl<'a> StreamInput<'a> {
     }
 }
 
+/// Encodings of the last of three matrices of one kernel; the first two have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::ops) enum Third {
+    Same,
+    Q6K,
+    Q8_0,
+}
+
+impl Third {
+    /// `None` where each matrix takes a kernel of its own.
+    pub(in crate::ops) fn of(encodings: [TensorType; 3]) -> Option<Self> {
+        let [first, second, third] = encodings;
+        if first != second {
+            return None;
+        }
+        match third {
+            same if same == first => Some(Self::Same),
+            TensorType::Quantized(QuantType::Q6_K) => Some(Self::Q6K),
+            TensorType::Quantized(QuantType::Q8_0) => Some(Self::Q8_0),
+            _ => None,
+        }
+    }
+}
+
 fn applies(rows: usize, columns: usize, width: usize, encodings: impl IntoIterator<Item = TensorType>) -> bool {
     let streams = |encoding| matches!(encoding, TensorType::Quantized(_)) && super::is_common(encoding);
     rows == 1 && columns > 0 && columns <= width && columns.is_multiple_of(32) && encodings.into_iter().all(streams)
@@ -135,9 +159,21 @@ pub(in crate::ops) fn kernel(
 
 #[cfg(test)]
 mod tests {
-    use anymlx_formats::{DType, quant::QuantType};
+    use anymlx_formats::DType;
 
     use super::*;
+
+    #[test]
+    fn three_matrices_share_a_kernel_where_one_is_compiled() {
+        let [q4, q5, q6, q8] =
+            [QuantType::Q4_K, QuantType::Q5_K, QuantType::Q6_K, QuantType::Q8_0].map(TensorType::Quantized);
+        assert_eq!(Third::of([q4, q4, q4]), Some(Third::Same));
+        assert_eq!(Third::of([q6, q6, q6]), Some(Third::Same));
+        assert_eq!(Third::of([q4, q4, q6]), Some(Third::Q6K));
+        assert_eq!(Third::of([q5, q5, q8]), Some(Third::Q8_0));
+        assert_eq!(Third::of([q4, q4, q5]), None);
+        assert_eq!(Third::of([q4, q6, q6]), None);
+    }
 
     #[test]
     fn one_row_of_quantised_weights_streams() {

@@ -1,6 +1,5 @@
 //! [`project`](super::project) of one token on a GPU: one kernel where the encodings allow it.
 
-use anymlx_formats::quant::{QuantType, TensorType};
 use bytemuck::{Pod, Zeroable};
 
 use super::{LayerInput, Projection};
@@ -8,7 +7,7 @@ use crate::{
     CommandEncoder, Result,
     ops::{
         check::Check,
-        gpu::stream::{self, NormBlock, StreamInput, WIDTH},
+        gpu::stream::{self, NormBlock, StreamInput, Third, WIDTH},
     },
     read, write,
 };
@@ -26,20 +25,6 @@ struct Block {
     groups: u32,
 }
 
-/// The kernel for three matrices; `None` where each takes a kernel of its own.
-fn variant_of_three(encodings: [TensorType; 3]) -> Option<&'static str> {
-    let [first, second, third] = encodings;
-    if first != second {
-        return None;
-    }
-    match third {
-        same if same == first => Some("three"),
-        TensorType::Quantized(QuantType::Q6_K) => Some("three_q6_k"),
-        TensorType::Quantized(QuantType::Q8_0) => Some("three_q8_0"),
-        _ => None,
-    }
-}
-
 /// Records the projections, or says that no kernel takes them.
 pub(super) fn project(
     encoder: &mut CommandEncoder,
@@ -51,9 +36,13 @@ pub(super) fn project(
     let Some(streamed) = StreamInput::of(encoder, input, &weights, WIDTH) else { return Ok(false) };
     projections.iter().try_for_each(|projection| stream::check_operands(check, input, *projection))?;
     let three = <&[_; 3]>::try_from(projections).ok();
-    if let Some((three, variant)) =
-        three.and_then(|three| Some((three, variant_of_three(three.map(|p| p.weight.encoding()))?)))
+    if let Some((three, third)) = three.and_then(|three| Some((three, Third::of(three.map(|p| p.weight.encoding()))?)))
     {
+        let variant = match third {
+            Third::Same => "three",
+            Third::Q6K => "three_q6_k",
+            Third::Q8_0 => "three_q8_0",
+        };
         record(encoder, check, &streamed, three, variant)?;
         return Ok(true);
     }
@@ -85,20 +74,4 @@ fn record(
     bindings.extend(projections.iter().map(|projection| read(projection.bias.unwrap_or(input.row))));
     bindings.extend(projections.iter().map(|projection| write(projection.output)));
     encoder.dispatch(&kernel, &bindings, &block, launch)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn three_matrices_share_a_kernel_where_one_is_compiled() {
-        let [q4, q5, q6, q8] =
-            [QuantType::Q4_K, QuantType::Q5_K, QuantType::Q6_K, QuantType::Q8_0].map(TensorType::Quantized);
-        assert_eq!(variant_of_three([q4, q4, q4]), Some("three"));
-        assert_eq!(variant_of_three([q4, q4, q6]), Some("three_q6_k"));
-        assert_eq!(variant_of_three([q5, q5, q8]), Some("three_q8_0"));
-        assert_eq!(variant_of_three([q4, q4, q5]), None);
-        assert_eq!(variant_of_three([q4, q6, q6]), None);
-    }
 }

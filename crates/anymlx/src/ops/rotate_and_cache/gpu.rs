@@ -29,42 +29,71 @@ struct Block {
     weight_offset: f32,
 }
 
+/// The sizes of operands that fit together.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::ops) struct HeadShape {
+    pub(in crate::ops) tokens: usize,
+    pub(in crate::ops) heads: usize,
+    pub(in crate::ops) kv_heads: usize,
+    pub(in crate::ops) head_dim: usize,
+    pub(in crate::ops) capacity: usize,
+}
+
+impl HeadShape {
+    /// `None` for shapes and dtypes that do not fit.
+    pub(in crate::ops) fn of(operands: &RotateAndCache<'_>) -> Option<Self> {
+        let RotateAndCache { queries, keys, values, norms, positions, frequencies, rope, key_cache, value_cache } =
+            *operands;
+        let (&[tokens, heads, head_dim], &[_, kv_heads, _]) = (queries.shape(), keys.shape()) else { return None };
+        let &[_, capacity, _] = key_cache.shape() else { return None };
+        let cache_type = key_cache.dtype();
+        let norm_shapes =
+            norms.is_none_or(|norms| [norms.query, norms.key].iter().all(|norm| norm.shape() == [head_dim]));
+        let floats = |buffers: &[&MlxBuffer]| buffers.iter().all(|buffer| buffer.dtype() == DType::F32);
+        let fits = head_dim <= MAX_HEAD_DIM
+            && matches!(cache_type, DType::F16 | DType::F32)
+            && value_cache.dtype() == cache_type
+            && floats(&[queries, keys, values, frequencies])
+            && norms.is_none_or(|norms| floats(&[norms.query, norms.key]))
+            && positions.dtype() == DType::U32
+            && keys.shape() == [tokens, kv_heads, head_dim]
+            && values.shape() == keys.shape()
+            && positions.shape() == [tokens]
+            && key_cache.shape() == [kv_heads, capacity, head_dim]
+            && value_cache.shape() == key_cache.shape()
+            && norm_shapes
+            && rope.rotary_dims.is_multiple_of(2)
+            && rope.rotary_dims <= head_dim
+            && frequencies.shape() == [rope.rotary_dims / 2];
+        fits.then_some(Self { tokens, heads, kv_heads, head_dim, capacity })
+    }
+
+    /// Every operand has the bytes of its shape.
+    pub(in crate::ops) fn check_bytes(&self, check: Check, operands: &RotateAndCache<'_>) -> Result<()> {
+        let RotateAndCache { queries, keys, values, positions, frequencies, key_cache, value_cache, .. } = operands;
+        check.bytes("queries", queries)?;
+        check.bytes("keys", keys)?;
+        check.bytes("values", values)?;
+        check.bytes("key_cache", key_cache)?;
+        check.bytes("value_cache", value_cache)?;
+        check.bytes("positions", positions)?;
+        check.bytes("frequencies", frequencies)
+    }
+}
+
 /// Records the kernel, or says that it does not take these operands: other shapes and dtypes are for the plain
 /// operations, with their messages.
 pub(super) fn rotate_and_cache(encoder: &mut CommandEncoder, operands: &RotateAndCache<'_>) -> Result<bool> {
     let check = Check::new("rotate_and_cache");
-    let RotateAndCache { queries, keys, values, norms, positions, frequencies, rope, key_cache, value_cache } =
-        *operands;
-    let (&[tokens, heads, head_dim], &[_, kv_heads, _]) = (queries.shape(), keys.shape()) else { return Ok(false) };
-    let &[_, capacity, _] = key_cache.shape() else { return Ok(false) };
-    let cache_type = key_cache.dtype();
-    let norm_shapes = norms.is_none_or(|norms| [norms.query, norms.key].iter().all(|norm| norm.shape() == [head_dim]));
-    let floats = |buffers: &[&MlxBuffer]| buffers.iter().all(|buffer| buffer.dtype() == DType::F32);
-    let fits = encoder.device().runs_gpu_kernels()
-        && head_dim <= MAX_HEAD_DIM
-        && matches!(cache_type, DType::F16 | DType::F32)
-        && value_cache.dtype() == cache_type
-        && floats(&[queries, keys, values, frequencies])
-        && norms.is_none_or(|norms| floats(&[norms.query, norms.key]))
-        && positions.dtype() == DType::U32
-        && keys.shape() == [tokens, kv_heads, head_dim]
-        && values.shape() == keys.shape()
-        && positions.shape() == [tokens]
-        && key_cache.shape() == [kv_heads, capacity, head_dim]
-        && value_cache.shape() == key_cache.shape()
-        && norm_shapes
-        && rope.rotary_dims.is_multiple_of(2)
-        && rope.rotary_dims <= head_dim
-        && frequencies.shape() == [rope.rotary_dims / 2];
-    if !fits {
+    if !encoder.device().runs_gpu_kernels() {
         return Ok(false);
     }
-    for (name, buffer) in [("queries", queries), ("keys", keys), ("values", values), ("key_cache", key_cache)] {
-        check.bytes(name, buffer)?;
-    }
-    check.bytes("value_cache", value_cache)?;
-    check.bytes("positions", positions)?;
-    check.bytes("frequencies", frequencies)?;
+    let Some(shape) = HeadShape::of(operands) else { return Ok(false) };
+    shape.check_bytes(check, operands)?;
+    let HeadShape { tokens, heads, kv_heads, head_dim, capacity } = shape;
+    let RotateAndCache { queries, keys, values, norms, positions, frequencies, rope, key_cache, value_cache } =
+        *operands;
+    let cache_type = key_cache.dtype();
     let (epsilon, weight_offset) = norms.map_or((0.0, 0.0), |norms| (norms.params.epsilon, norms.params.weight_offset));
     let block = Block {
         tokens: check.u32("tokens", tokens)?,

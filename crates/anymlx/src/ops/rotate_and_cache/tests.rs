@@ -8,6 +8,7 @@ use crate::{
         RopeLayout, rope,
         test_data::{floats, run, try_run},
         test_devices::devices,
+        test_layers::rotate,
     },
 };
 
@@ -84,32 +85,6 @@ fn check(device: &MlxDevice, case: Case) {
         }
         assert_close(&format!("cache {name}"), &cached(buffer), &expected, &tolerance);
     }
-}
-
-/// The plainest rotation, with frequencies as given.
-fn rotate(
-    rows: &[f64],
-    heads: usize,
-    head_dim: usize,
-    positions: &[u32],
-    frequencies: &[f32],
-    layout: RopeLayout,
-    magnitude: f64,
-) -> Vec<f64> {
-    let mut output = rows.to_vec();
-    for (index, head) in output.chunks_mut(head_dim).enumerate() {
-        for (pair, &frequency) in frequencies.iter().enumerate() {
-            let angle = f64::from(positions[index / heads]) * f64::from(frequency);
-            let (first, second) = match layout {
-                RopeLayout::NeoX => (pair, pair + frequencies.len()),
-                RopeLayout::Interleaved => (2 * pair, 2 * pair + 1),
-            };
-            let (a, b) = (head[first], head[second]);
-            head[first] = (a * angle.cos() - b * angle.sin()) * magnitude;
-            head[second] = (a * angle.sin() + b * angle.cos()) * magnitude;
-        }
-    }
-    output
 }
 
 #[test]

@@ -1,0 +1,109 @@
+// Projects one row of activations to queries, keys and values, rotates queries and keys, and writes keys and values
+// into the cache.
+//
+//   x: f32 [columns]    norm: f32 [columns]    w_i: [rows_i, columns], two in the encoding ELEMENT, the third in it or NAME
+//   bias_i: f32 [rows_i]    positions: u32 [1]    frequencies: f32 [head_dim / 2]
+//   queries: f32 [query_rows]    caches: f16 [kv_heads, capacity, head_dim]
+// Pairs of rows that are rotated into each other are multiplied together. Without a norm or bias their bindings are never
+// read. `groups` is the number of threadgroups.
+struct ProjectAndCacheBlock {
+  Norm norm;
+  uint query_rows, key_rows, has_bias, groups, head_dim, capacity, interleaved;
+  float magnitude;
+};
+
+enum { ROTATE_ROWS = 16, CACHE_ROWS };
+
+// Where rows go that have no output of their own, and by which angle they are rotated before.
+struct Placed {
+  const DEVICE float* frequencies;
+  DEVICE f16* cache;
+  uint position, capacity, head_dim;
+  float magnitude, sine, cosine;
+};
+
+template <int MODE> FN Placed before_pair(Matrix, uint pair, Placed p) {
+  if (MODE == ROTATE_ROWS) {
+    const Angle t = angle(p.position, *(p.frequencies + pair % (p.head_dim / 2)));
+    p.sine = t.sine * p.magnitude;
+    p.cosine = t.cosine * p.magnitude;
+  }
+  return p;
+}
+
+template <int MODE> FN void store_pair(Matrix m, uint pair, Two sums, Placed p, uint lane) {
+  const uint first = first_row(m, pair), second = second_row(m, pair), row = lane == 0 ? first : second;
+  if (lane >= 2 || (lane == 1 && first == second)) return;
+  float a = sums.a, b = sums.b;
+  if (m.bias) {
+    a += m.bias[first];
+    b += m.bias[second];
+  }
+  float v = lane == 0 ? a : b;
+  if (MODE == ROTATE_ROWS) v = lane == 0 ? a * p.cosine - b * p.sine : a * p.sine + b * p.cosine;
+  if (m.y) m.y[row] = v;
+  else if (p.position < p.capacity)
+    st(p.cache + (u64(row / p.head_dim) * p.capacity + p.position) * p.head_dim + row % p.head_dim, v);
+}
+
+#define LARGER(a, b) ((a) > (b) ? (a) : (b))
+#define PROJECT_AND_CACHE_RING(G) LARGER(RING(Format), RING(G))
+#define PROJECT_AND_CACHE_BYTES(G) (ACTIVATION_BYTES(WIDTH) + SIMDS * PROJECT_AND_CACHE_RING(G))
+
+// A simdgroup takes its pairs of queries and keys, then those of values. The copies that run ahead of the activations are
+// those of the first matrix of which it has a pair.
+#define PROJECT_AND_CACHE(name, G)                                                                         \
+  LARGE_SHARED_SIZE(name, PROJECT_AND_CACHE_BYTES(G))                                                      \
+  KERNEL_EARLY(THREADS, 1, name, IN(float, x), IN(float, norm), IN(uchar, w0), IN(uchar, w1), IN(uchar, w2), \
+               IN(float, bias0), IN(float, bias1), IN(float, bias2), IN(uint, positions), IN(float, frequencies), \
+               OUT(float, queries), INOUT(f16, key_cache), INOUT(f16, value_cache), PARAMS(ProjectAndCacheBlock, p)) { \
+    LARGE_SHARED(memory, PROJECT_AND_CACHE_BYTES(G));                                                      \
+    SHARED(float, partial, 32);                                                                            \
+    const DEVICE float* none = nullptr;                                                                    \
+    DEVICE float* cached = nullptr;                                                                        \
+    const uint columns = p.norm.columns, apart = p.interleaved ? 1 : p.head_dim / 2;                       \
+    const Activations a = activations_at(memory, WIDTH);                                                   \
+    THREADGROUP uchar* ring = memory + ACTIVATION_BYTES(WIDTH) + simd_id * PROJECT_AND_CACHE_RING(G);      \
+    Stream<Format, 2> s;                                                                                   \
+    s.matrices[0] = one_matrix<Format>(w0, p.query_rows, columns, queries, p.has_bias & 1 ? bias0 : none); \
+    s.matrices[1] = one_matrix<Format>(w1, p.key_rows, columns, cached, p.has_bias & 2 ? bias1 : none);    \
+    s.matrices[0].apart = apart;                                                                           \
+    s.matrices[1].apart = apart;                                                                           \
+    s.columns = columns;                                                                                   \
+    const uint begin = s.matrices[0].pairs + s.matrices[1].pairs;                                          \
+    s.walk = walk_of(0, begin, tg_id.x, p.groups, simd_id, SIMDS);                                         \
+    Stream<G, 1> t;                                                                                        \
+    t.matrices[0] = one_matrix<G>(w2, p.key_rows, columns, cached, p.has_bias & 4 ? bias2 : none);         \
+    t.columns = columns;                                                                                   \
+    t.walk = walk_of(begin, begin + t.matrices[0].pairs, tg_id.x, p.groups, simd_id, SIMDS);               \
+    t.walk.first -= begin;                                                                                 \
+    t.walk.end -= begin;                                                                                   \
+    const bool has_first = s.walk.first < s.walk.end;                                                      \
+    GRID_DEPENDENTS();                                                                                     \
+    if (has_first) begin_stream<Format, 2>(s, ring, lane);                                                 \
+    else begin_stream<G, 1>(t, ring, lane);                                                                \
+    GRID_WAIT();                                                                                           \
+    Placed placed;                                                                                         \
+    placed.frequencies = frequencies;                                                                      \
+    placed.cache = key_cache;                                                                              \
+    placed.position = *fresh(positions);                                                                   \
+    placed.capacity = p.capacity;                                                                          \
+    placed.head_dim = p.head_dim;                                                                          \
+    placed.magnitude = p.magnitude;                                                                        \
+    placed.sine = 0.0f;                                                                                    \
+    placed.cosine = 1.0f;                                                                                  \
+    stage_activations<Format, WIDTH>(fresh(x), norm, p.norm, a, partial, tid, lane, simd_id);              \
+    BARRIER();                                                                                             \
+    if (has_first) {                                                                                       \
+      run_stream<Format, Format, 2, ROTATE_ROWS>(s, a, ring, placed, lane);                                \
+      SIMD_BARRIER();                                                                                      \
+      begin_stream<G, 1>(t, ring, lane);                                                                   \
+    }                                                                                                      \
+    placed.cache = value_cache;                                                                            \
+    run_stream<G, Format, 1, CACHE_ROWS>(t, a, ring, placed, lane);                                        \
+    if (placed.position >= p.capacity && tg_id.x == 0 && tid == 0)                                         \
+      FAULT(FAULT_POSITION, placed.position, p.capacity, 0);                                               \
+  }
+PROJECT_AND_CACHE(GPU_CAT(project_and_cache_, ELEMENT), Format)
+PROJECT_AND_CACHE(GPU_CAT(GPU_CAT(project_and_cache_, ELEMENT), _q6_k), format_q6_k)
+PROJECT_AND_CACHE(GPU_CAT(GPU_CAT(project_and_cache_, ELEMENT), _q8_0), format_q8_0)
