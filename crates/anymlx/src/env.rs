@@ -88,15 +88,21 @@ pub const VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "ANYMLX_EMULATOR",
-        values: "`plain`, `address`, `thread`, `off`",
+        values: "`plain`, `address`, `thread`, `watched`, `off`",
         default: "`off`",
-        meaning: "How the tests run GPU kernels on the host: with which sanitizer, or not at all.",
+        meaning: "How the tests run GPU kernels on the host: with which sanitizer, or not at all; `watched`: no other device; plain, and the first launches of each kernel under both sanitizers, in other orders of threads, as well.",
     },
     Variable {
         name: "ANYMLX_EMULATOR_SCHEDULE",
         values: "`forward`, `reverse` or a number",
         default: "`forward`",
         meaning: "In which order the emulator runs the threads of a group between two meetings; a number seeds a new order each time.",
+    },
+    Variable {
+        name: "ANYMLX_EMULATOR_LOG",
+        values: "a file",
+        default: "none",
+        meaning: "Where `ANYMLX_EMULATOR=watched` appends the names of kernels that have passed.",
     },
     Variable {
         name: "HF_TOKEN",
@@ -169,12 +175,27 @@ pub fn metal_capture() -> Option<PathBuf> {
     path(&from_process, "ANYMLX_METAL_CAPTURE")
 }
 
-/// `ANYMLX_EMULATOR`: what watches emulated kernels in tests, or `None` for `off`.
+/// How tests run emulated kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EmulatorMode {
+    /// All launches with this sanitizer.
+    Every(Sanitizer),
+    /// All launches plain, the first of each kernel under every sanitizer as well.
+    Watched,
+}
+
+/// `ANYMLX_EMULATOR`: how emulated kernels run in tests, or `None` for `off`.
 ///
 /// # Errors
 /// `InvalidArgument` with name, value and what is allowed.
-pub fn emulator() -> Result<Option<Sanitizer>> {
+pub fn emulator() -> Result<Option<EmulatorMode>> {
     parse_emulator(&from_process)
+}
+
+/// `ANYMLX_EMULATOR_LOG`, or `None` when unset.
+pub fn emulator_log() -> Option<PathBuf> {
+    from_process("ANYMLX_EMULATOR_LOG").map(PathBuf::from)
 }
 
 /// `ANYMLX_EMULATOR_SCHEDULE`.
@@ -317,13 +338,14 @@ fn parse_switch(lookup: Lookup, name: &str, default: bool) -> Result<bool> {
     }
 }
 
-fn parse_emulator(lookup: Lookup) -> Result<Option<Sanitizer>> {
+fn parse_emulator(lookup: Lookup) -> Result<Option<EmulatorMode>> {
     match text(lookup, "ANYMLX_EMULATOR")?.as_deref() {
-        Some("plain") => Ok(Some(Sanitizer::None)),
-        Some("address") => Ok(Some(Sanitizer::Address)),
-        Some("thread") => Ok(Some(Sanitizer::Thread)),
+        Some("plain") => Ok(Some(EmulatorMode::Every(Sanitizer::None))),
+        Some("address") => Ok(Some(EmulatorMode::Every(Sanitizer::Address))),
+        Some("thread") => Ok(Some(EmulatorMode::Every(Sanitizer::Thread))),
+        Some("watched") => Ok(Some(EmulatorMode::Watched)),
         None | Some("off") => Ok(None),
-        Some(value) => Err(invalid("ANYMLX_EMULATOR", value, "plain, address, thread or off")),
+        Some(value) => Err(invalid("ANYMLX_EMULATOR", value, "plain, address, thread, watched or off")),
     }
 }
 

@@ -37,7 +37,7 @@ pub use anymlx_hal::{
     BackendKind, CpuKernel, DeviceInfo, Invocation, Kernel, KernelFault, KernelResult, KernelSource, Launch,
     NativeTexts, Owner, PoolStats, ResidencyStats, StorageMode, Timing, WholeArguments,
     cuda::{CudaContext, CudaOptions},
-    emulator::{EmulatorOptions, Sanitizer, Schedule},
+    emulator::{EmulatorOptions, Sanitizer, Schedule, Watcher},
     metal::{Completion, MetalOptions, MetalRecorder, RecorderOptions, Run},
     trace::{TraceLog, TraceOptions},
 };

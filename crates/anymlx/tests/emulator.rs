@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anymlx::{
     CommandEncoder, DType, EmulatorOptions, KernelSource, Launch, MlxBuffer, MlxDevice, Result, Sanitizer, Schedule,
-    env, read, write,
+    Watcher, env, read, write,
 };
 
 /// The emulator; `None` with a printed reason where it cannot run.
@@ -146,6 +146,37 @@ fn mistakes_with_matrices_are_found() {
     }
 }
 
+/// First launches under both sanitizers in other orders: mistakes are found, results compared, passes noted.
+#[test]
+fn watchers_see_the_first_launches() {
+    let folder = std::env::temp_dir().join(format!("anymlx-watch-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let log = folder.join("log");
+    let watched = |sanitizer| {
+        emulator(Sanitizer::None, |options| {
+            options.watchers = vec![Watcher { sanitizer, schedule: Schedule::Reverse }];
+            options.watch_log = Some(log.clone());
+        })
+    };
+    for (sanitizer, body, found) in [
+        (Sanitizer::Address, "y[tid + 1] = kept[tid]; // watched", "heap-buffer-overflow"),
+        (Sanitizer::Thread, "y[tid] = kept[63 - tid]; // watched", "data race"),
+        (Sanitizer::None, "y[tid] = kept[63 - tid]; // compared", "writes other bytes to binding 1"),
+    ] {
+        let Some(device) = watched(sanitizer) else { continue };
+        let error = run(&device, &text(body)).unwrap_err();
+        assert!(error.contains(found), "{sanitizer:?}: {error}");
+        assert!(!log.exists(), "what failed is not noted");
+    }
+    let right = text("BARRIER(); y[tid] = kept[63 - tid]; // watched");
+    for sanitizer in [Sanitizer::Address, Sanitizer::Thread] {
+        let Some(device) = watched(sanitizer) else { continue };
+        assert_eq!(run(&device, &right), Ok(reversed()), "{sanitizer:?}");
+        assert!(std::fs::read_to_string(&log).unwrap().starts_with("probe\n"));
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
 #[test]
 fn the_order_of_threads_can_be_changed() {
     let racy = text("y[tid] = tid == 63 ? 0.0f : kept[tid + 1];");
@@ -183,6 +214,42 @@ fn what_cannot_run_on_a_gpu_is_refused() {
     assert!(error.contains("needed") || error.contains("parameters"), "{error}");
     let Some(device) = emulator(Sanitizer::None, |_| {}) else { return };
     assert!(run(&device, "").unwrap_err().contains("no text for GPUs"));
+}
+
+/// A large array of so many bytes beside `kept`, of which the threads use the end.
+fn large(bytes: usize, last: usize) -> String {
+    let body = format!(
+        "LARGE_SHARED(large, {bytes});\n\
+         store_u32(large + {last} - 4 * tid, tid);\n\
+         BARRIER();\n\
+         y[tid] = float(load_u32(large + {last} - 4 * (63 - tid)));"
+    );
+    format!("LARGE_SHARED_SIZE(probe, {bytes})\n{}", text(&body))
+}
+
+#[test]
+fn large_arrays_have_the_memory_of_a_gpu_and_an_end() {
+    const BYTES: usize = 99 * 1024 - 64 * 4;
+    for sanitizer in [Sanitizer::None, Sanitizer::Address, Sanitizer::Thread] {
+        let Some(device) = emulator(sanitizer, |_| {}) else { continue };
+        assert_eq!(run(&device, &large(BYTES, BYTES - 4)), Ok(reversed()), "{sanitizer:?}");
+    }
+    let Some(device) = emulator(Sanitizer::None, |_| {}) else { return };
+    let error = run(&device, &large(BYTES + 4, BYTES)).unwrap_err();
+    assert!(error.contains("more than 101376 bytes of threadgroup memory"), "{error}");
+    let Some(device) = emulator(Sanitizer::None, |_| {}) else { return };
+    let error = run(&device, &large(BYTES, BYTES - 4).replace(&format!("probe, {BYTES}"), "probe, 256")).unwrap_err();
+    assert!(error.contains("LARGE_SHARED_SIZE does not say what LARGE_SHARED does"), "{error}");
+    let Some(device) = emulator(Sanitizer::None, |_| {}) else { return };
+    let error = run(&device, &text("SHARED(float, more, 8192); more[tid] = 0.0f; y[tid] = more[tid];")).unwrap_err();
+    assert!(error.contains("more than 32768 bytes of threadgroup memory"), "{error}");
+    let Some(device) = emulator(Sanitizer::Address, |_| {}) else { return };
+    let error = run(&device, &large(BYTES, BYTES)).unwrap_err();
+    assert!(error.contains("heap-buffer-overflow") && error.contains("WRITE of size 4"), "{error}");
+    let racy = large(BYTES, BYTES - 4).replace("BARRIER();", "");
+    let Some(device) = emulator(Sanitizer::Thread, |_| {}) else { return };
+    let error = run(&device, &racy).unwrap_err();
+    assert!(error.contains("data race"), "{error}");
 }
 
 #[test]

@@ -352,8 +352,10 @@ GPU_LOADS_STORES()
 #define LARGE_SHARED_SIZE(name, bytes) DYNAMIC_SHARED(name, bytes)
 #define LARGE_SHARED(n, bytes) extern __shared__ uint4 gpu_large_shared[]; uchar* n = (uchar*)gpu_large_shared
 #else
+#if defined(GPU_METAL)
 #define LARGE_SHARED_SIZE(name, bytes)
 #define LARGE_SHARED(n, bytes) SHARED(uchar, n, bytes)
+#endif
 // What these are on CUDA is said there.
 #define GPU_EARLY(name)
 #define GRID_DEPENDENTS()

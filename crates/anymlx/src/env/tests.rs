@@ -29,7 +29,11 @@ fn good_values() {
     }
     assert_eq!(parse_threads(&table(&[("ANYMLX_THREADS", "1024")])).unwrap(), Some(1024));
     assert_eq!(parse_cpu_level(&table(&[("ANYMLX_CPU", "avx2")])).unwrap(), Some(CpuLevel::Avx2));
-    assert_eq!(parse_emulator(&table(&[("ANYMLX_EMULATOR", "thread")])).unwrap(), Some(Sanitizer::Thread));
+    assert_eq!(
+        parse_emulator(&table(&[("ANYMLX_EMULATOR", "thread")])).unwrap(),
+        Some(EmulatorMode::Every(Sanitizer::Thread))
+    );
+    assert_eq!(parse_emulator(&table(&[("ANYMLX_EMULATOR", "watched")])).unwrap(), Some(EmulatorMode::Watched));
     assert_eq!(parse_emulator(&table(&[("ANYMLX_EMULATOR", "off")])).unwrap(), None);
     let schedule = |value| parse_emulator_schedule(&table(&[("ANYMLX_EMULATOR_SCHEDULE", value)])).unwrap();
     assert_eq!([schedule("reverse"), schedule("17")], [Schedule::Reverse, Schedule::Shuffled(17)]);
@@ -53,7 +57,7 @@ fn bad_values_name_variable_value_and_what_is_needed() {
     let text = message(parse_cpu_level(&table(&[("ANYMLX_CPU", "sse")])));
     assert_eq!(text, "environment: ANYMLX_CPU is `sse`, needed scalar, avx2 or avx512");
     let text = message(parse_emulator(&table(&[("ANYMLX_EMULATOR", "asan")])));
-    assert_eq!(text, "environment: ANYMLX_EMULATOR is `asan`, needed plain, address, thread or off");
+    assert_eq!(text, "environment: ANYMLX_EMULATOR is `asan`, needed plain, address, thread, watched or off");
     let text = message(parse_emulator_schedule(&table(&[("ANYMLX_EMULATOR_SCHEDULE", "-1")])));
     assert_eq!(text, "environment: ANYMLX_EMULATOR_SCHEDULE is `-1`, needed forward, reverse or a number");
     let text = message(parse_lock_memory(&table(&[("ANYMLX_LOCK_MEMORY", "yes please")])));

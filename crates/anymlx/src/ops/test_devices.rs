@@ -1,14 +1,20 @@
 //! The devices on which every operation is tested.
 
+use std::sync::OnceLock;
+
 use crate::{
-    CpuDeviceOptions, CpuLevel, EmulatorOptions, MetalOptions, MlxDevice, RecorderOptions, Result, Run, TraceOptions,
-    env,
+    CpuDeviceOptions, CpuLevel, EmulatorOptions, MetalOptions, MlxDevice, RecorderOptions, Result, Run, Sanitizer,
+    Schedule, TraceOptions, Watcher,
+    env::{self, EmulatorMode},
 };
 
 /// One CPU device for each instruction level that this processor has, the recording backend with
-/// memory of its own, the emulator of GPUs, and every GPU present.
+/// memory of its own, the emulator of GPUs, and every GPU present. With `ANYMLX_EMULATOR=watched` the emulator alone.
 pub(crate) fn devices() -> Vec<MlxDevice> {
     let mut devices = Vec::new();
+    if env::emulator().expect("ANYMLX_EMULATOR") == Some(EmulatorMode::Watched) {
+        return emulator().expect("the emulator opens").into_iter().collect();
+    }
     for level in CpuLevel::ALL {
         if !level.is_supported() {
             eprintln!("skipped: cpu {level}: this processor lacks it");
@@ -66,8 +72,26 @@ fn emulator() -> Result<Option<MlxDevice>> {
 }
 
 fn emulator_options() -> Result<Option<EmulatorOptions>> {
-    let Some(sanitizer) = env::emulator().expect("ANYMLX_EMULATOR") else { return Ok(None) };
+    let Some(mode) = env::emulator().expect("ANYMLX_EMULATOR") else { return Ok(None) };
     let cache = env::cache_dir()?.join("emulator");
     let schedule = env::emulator_schedule().expect("ANYMLX_EMULATOR_SCHEDULE");
-    Ok(Some(EmulatorOptions { sanitizer, schedule, ..EmulatorOptions::new(cache) }))
+    let options = EmulatorOptions { schedule, watch_log: env::emulator_log(), ..EmulatorOptions::new(cache) };
+    Ok(Some(match mode {
+        EmulatorMode::Every(sanitizer) => EmulatorOptions { sanitizer, ..options },
+        EmulatorMode::Watched => EmulatorOptions { watchers: watchers(&options), ..options },
+    }))
+}
+
+/// The sanitizers for which there is a compiler, each with an order of threads unlike the usual one.
+fn watchers(options: &EmulatorOptions) -> Vec<Watcher> {
+    static WATCHERS: OnceLock<Vec<Watcher>> = OnceLock::new();
+    let all = [(Sanitizer::Address, Schedule::Reverse), (Sanitizer::Thread, Schedule::Shuffled(20_240_229))];
+    let usable = |(sanitizer, schedule)| match MlxDevice::emulator(&EmulatorOptions { sanitizer, ..options.clone() }) {
+        Ok(_) => Some(Watcher { sanitizer, schedule }),
+        Err(error) => {
+            eprintln!("skipped: emulator {}: {error}", Sanitizer::name(sanitizer));
+            None
+        }
+    };
+    WATCHERS.get_or_init(|| all.into_iter().filter_map(usable).collect()).clone()
 }

@@ -6,8 +6,9 @@
 //  * TSan: every GPU thread is a TSan fiber and switches carry no ordering. Only barriers order
 //    memory, and simdgroup operations do not, as on a GPU. So a missing barrier is a reported
 //    race on every schedule, and so is a race between threadgroups.
-//  * Always: threadgroup memory starts as NaN bytes and is limited to 32 KiB; a barrier or
-//    simdgroup operation that not all threads (lanes) reach at the same source line is fatal.
+//  * Always: threadgroup memory starts as NaN bytes and is limited to 32 KiB, to 99 KiB with a large
+//    array; a barrier or simdgroup operation that not all threads (lanes) reach at the same source
+//    line is fatal.
 #include "../gpu.h"
 #include "runner.h"
 #include <errno.h>
@@ -82,7 +83,8 @@ static void switch_context(Context* from, Context* to) { swapcontext(from, to); 
 #endif
 
 namespace {
-enum { LANES = 32, TG_BYTES = 32768, GAP = 64, STACK = 64 * 1024 };
+// With a large array threadgroup memory has what most of NVIDIA's GPUs have at least.
+enum { LANES = 32, TG_BYTES = 32768, LARGE_TG_BYTES = 99 * 1024, GAP = 64, STACK = 64 * 1024 };
 enum State { READY, AT_BARRIER, AT_SIMD, DONE };
 
 struct Fiber {
@@ -93,7 +95,7 @@ struct Fiber {
   State state;
   const char *op, *file;
   int line;
-  uint64_t value;
+  uint64_t value, second;
 };
 struct Shared { const void* key; size_t bytes; void* at; };
 struct SyncPair { char a[2]; };  // two objects used in turn: a fast thread cannot order a slow one
@@ -101,11 +103,11 @@ struct SyncPair { char a[2]; };  // two objects used in turn: a fast thread cann
 struct Group {
   std::vector<Fiber> fibers;
   std::vector<Shared> shared;
-  uint64_t lanes[32][LANES];  // operands of the last operation of each simdgroup
+  uint64_t lanes[32][LANES], second[32][LANES];  // operands of the last operation of each simdgroup
   SyncPair sync[33];          // [32]: the threadgroup
   uint phase[33];
-  char* arena;
-  size_t used;
+  char *arena, *large;
+  size_t used, large_bytes;
 } g;
 Fiber* self;
 Context main_context;
@@ -117,6 +119,8 @@ const char* kernel_name;
 gpu_kernel kernel;
 void** kernel_args;
 const gpu_entry* entries;
+const gpu_large* larges;
+std::vector<char*> blocks;  // of threadgroup memory; under TSan new ones for each threadgroup, so that reuse is no race
 
 [[noreturn]] void fatal(const char* what) {
   const uint3 at = g.fibers.empty() ? uint3{0, 0, 0} : g.fibers[0].ids.tg_id;
@@ -199,7 +203,10 @@ void run_group(uint3 tg, uint threads, std::vector<uint>& order, uint64_t& seed)
     for (uint s = 0; s < simds; s++) {
       const uint first = s * LANES;
       if (together(first, first + LANES, AT_SIMD)) {
-        for (uint i = 0; i < LANES; i++) g.lanes[s][i] = g.fibers[first + i].value;
+        for (uint i = 0; i < LANES; i++) {
+          g.lanes[s][i] = g.fibers[first + i].value;
+          g.second[s][i] = g.fibers[first + i].second;
+        }
         release(first, first + LANES, s);
         moved = true;
       }
@@ -216,6 +223,13 @@ void run_group(uint3 tg, uint threads, std::vector<uint>& order, uint64_t& seed)
 void wait(State state, const char* op, const char* file, int line) {
   self->state = state; self->op = op; self->file = file; self->line = line;
   to_main();
+}
+
+char* new_block(size_t bytes) {
+  void* block = nullptr;
+  if (posix_memalign(&block, 64, bytes)) fatal("out of memory");
+  blocks.push_back((char*)block);
+  return (char*)block;
 }
 
 char* new_stack() {
@@ -239,6 +253,8 @@ gpu_entry::gpu_entry(const char* n, gpu_kernel k, uint t, const gpu_argument* a,
   entries = this;
 }
 
+gpu_large::gpu_large(const char* n, size_t b) : name(n), bytes(b), next(larges) { larges = this; }
+
 const gpu_entry* gpu_host_find(const char* name) {
   const gpu_entry* e = entries;
   while (e && strcmp(e->name, name)) e = e->next;
@@ -252,11 +268,17 @@ void* gpu_host_shared(const void* key, size_t bytes) {
   const size_t need = (bytes + 15) / 16 * 16;
   g.used += need;
   if (g.used > TG_BYTES) fatal("more than 32768 bytes of threadgroup memory");
+  if (g.large && g.used + g.large_bytes > LARGE_TG_BYTES) fatal("more than 101376 bytes of threadgroup memory");
   char* at = g.arena + GAP;
   for (const Shared& s : g.shared) at = (char*)s.at + (s.bytes + 15) / 16 * 16 + GAP;
   if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(at, bytes);
   g.shared.push_back(Shared{key, bytes, at});
   return at;
+}
+
+void* gpu_host_large_shared(size_t bytes) {
+  if (!g.large || bytes != g.large_bytes) fatal("LARGE_SHARED_SIZE does not say what LARGE_SHARED does");
+  return g.large;
 }
 
 void gpu_host_barrier(bool whole_group, const char* file, int line) {
@@ -284,6 +306,22 @@ void gpu_host_exchange(uint64_t mine, uint64_t* all, const char* op, const char*
   for (int i = 0; i < LANES; i++) all[i] = ((volatile uint64_t*)g.lanes[self->ids.simd_id])[i];
 }
 
+void gpu_host_meet(const char* op, const char* file, int line) { wait(AT_SIMD, op, file, line); }
+
+// sums += a b: of each 8 x 8 matrix a lane gives and gets the two elements that it holds.
+void gpu_host_multiply_add(const float* a, const float* b, float* sums, const char* op, const char* file, int line) {
+  memcpy(&self->value, a, sizeof self->value);
+  memcpy(&self->second, b, sizeof self->second);
+  wait(AT_SIMD, op, file, line);
+  const volatile float* left = (const volatile float*)g.lanes[self->ids.simd_id];
+  const volatile float* right = (const volatile float*)g.second[self->ids.simd_id];
+  for (uint i = 0; i < 2; i++) {
+    const uint row = gpu_matrix::row_of(self->ids.lane, i), column = gpu_matrix::column_of(self->ids.lane, i);
+    for (uint k = 0; k < 8; k++)
+      sums[i] += left[gpu_matrix::holder_of(row * 8 + k)] * right[gpu_matrix::holder_of(k * 8 + column)];
+  }
+}
+
 void gpu_host_launch(const gpu_entry* entry, uint3 groups, uint threads, gpu_schedule schedule, void** args) {
   kernel = entry->kernel; kernel_name = entry->name; kernel_args = args;
   uint64_t seed = schedule.order == GPU_SHUFFLED ? schedule.seed | 1 : 0;
@@ -295,25 +333,27 @@ void gpu_host_launch(const gpu_entry* entry, uint3 groups, uint threads, gpu_sch
   for (uint i = 0; i < threads; i++) g.fibers[i].stack = stacks[i];
   if (__tsan_get_current_fiber) main_tsan = __tsan_get_current_fiber();
   const size_t arena_bytes = TG_BYTES + 64 * GAP;
-  std::vector<char*> arenas;  // under TSan one per threadgroup, so that reuse cannot look like a race
+  const gpu_large* large = larges;
+  while (large && strcmp(large->name, entry->name)) large = large->next;
+  g.arena = g.large = nullptr;
+  g.large_bytes = large ? large->bytes : 0;
   for (uint z = 0; z < groups.z; z++)
     for (uint y = 0; y < groups.y; y++)
       for (uint x = 0; x < groups.x; x++) {
-        if (arenas.empty() || __tsan_create_fiber) {
-          arenas.push_back((char*)aligned_alloc(64, arena_bytes));
-          if (!arenas.back()) fatal("out of memory");
+        if (!g.arena || __tsan_create_fiber) {
+          g.arena = new_block(arena_bytes);
+          g.large = large ? new_block(large->bytes) : nullptr;
         }
-        g.arena = arenas.back();
+        if (g.large) memset(g.large, 0xff, g.large_bytes);
         if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(g.arena, arena_bytes);
         memset(g.arena, 0xff, arena_bytes);
         if (__asan_poison_memory_region) __asan_poison_memory_region(g.arena, arena_bytes);
         run_group(uint3{x, y, z}, threads, order, seed);
       }
   if (__tsan_acquire) __tsan_acquire(&launch_end);
-  for (char* a : arenas) {
-    if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(a, arena_bytes);
-    free(a);
-  }
+  if (g.arena && __asan_unpoison_memory_region) __asan_unpoison_memory_region(g.arena, arena_bytes);
+  for (char* block : blocks) free(block);
+  blocks.clear();
 }
 
 float gpu_f16_to_f32(ushort b) {

@@ -43,14 +43,23 @@ struct gpu_entry {
   const gpu_entry* next;
   gpu_entry(const char* name, gpu_kernel kernel, uint threads, const gpu_argument* arguments, size_t count);
 };
+struct gpu_large {  // the large array of the kernel of this name
+  const char* name;
+  size_t bytes;
+  const gpu_large* next;
+  gpu_large(const char* name, size_t bytes);
+};
 
 // ---- called by kernels -------------------------------------------------------------------
 gpu_ids gpu_host_ids();
 void* gpu_host_shared(const void* key, size_t bytes);
+void* gpu_host_large_shared(size_t bytes);
 void gpu_host_barrier(bool whole_group, const char* file, int line);
 [[noreturn]] void gpu_host_misaligned(const void* p, size_t align);
 [[noreturn]] void gpu_host_fault(uint code, uint a, uint b, uint c);
 void gpu_host_exchange(uint64_t mine, uint64_t* all, const char* op, const char* file, int line);
+void gpu_host_meet(const char* op, const char* file, int line);
+void gpu_host_multiply_add(const float* a, const float* b, float* sums, const char* op, const char* file, int line);
 template <typename T, typename P> FN T* gpu_host_vec(P* p) {
   if ((uintptr_t)p % alignof(T)) gpu_host_misaligned(p, alignof(T));
   return (T*)p;
@@ -59,6 +68,9 @@ template <typename T, typename P> FN T* gpu_host_vec(P* p) {
 #define SHARED(T, n, N)                                                                      \
   static char n##_key;                                                                       \
   T(&n)[N] = *(T(*)[N])gpu_host_shared(&n##_key, sizeof(T[N]))
+#define LARGE_SHARED_SIZE(name, bytes) GPU_LARGE(name, bytes)
+#define GPU_LARGE(name, bytes) static gpu_large name##_large(#name, bytes);
+#define LARGE_SHARED(n, bytes) uchar* const n = (uchar*)gpu_host_large_shared(bytes)
 #define BARRIER() gpu_host_barrier(true, __FILE__, __LINE__)
 #define BARRIER_DEVICE() gpu_host_barrier(true, __FILE__, __LINE__)
 #define SIMD_BARRIER() gpu_host_barrier(false, __FILE__, __LINE__)
@@ -102,20 +114,10 @@ template <typename T, int Columns, int Rows> struct simdgroup_matrix {
   float held[2];
 };
 typedef simdgroup_matrix<float, 8, 8> simdgroup_float8x8;
-struct gpu_matrix {  // the elements that all lanes hold
-  float at[8][8];
+struct gpu_matrix {  // where the elements that a lane holds lie, and who holds an element of row-major order
   static uint row_of(uint lane, uint i) { return (lane * 2 + i) * 5 % 64 / 8; }
   static uint column_of(uint lane, uint i) { return (lane * 2 + i) * 5 % 64 % 8; }
-  gpu_matrix(const float* held, const char* op, const char* file, int line) {
-    uint64_t bits, all[32];
-    memcpy(&bits, held, sizeof bits);
-    gpu_host_exchange(bits, all, op, file, line);
-    for (uint lane = 0; lane < 32; lane++) {
-      float two[2];
-      memcpy(two, &all[lane], sizeof two);
-      for (uint i = 0; i < 2; i++) at[row_of(lane, i)][column_of(lane, i)] = two[i];
-    }
-  }
+  static uint holder_of(uint element) { return element * 13 % 64; }  // lane * 2 + i
 };
 FN float gpu_element(const float* p) { return *p; }
 FN void gpu_set_element(float* p, float v) { *p = v; }
@@ -133,29 +135,21 @@ FN u64 gpu_matrix_index(uint i, u64 stride, ulong2 origin, bool transposed) {
 template <typename T>
 FN void simdgroup_load(simdgroup_matrix<T, 8, 8>& m, const T* from, u64 stride = 8, ulong2 origin = ulong2{0, 0},
                        bool transposed = false, GPU_WHERE) {
-  uint64_t all[32];
-  gpu_host_exchange(0, all, "simdgroup_load", file, line);
+  gpu_host_meet("simdgroup_load", file, line);
   for (uint i = 0; i < 2; i++) m.held[i] = gpu_element(from + gpu_matrix_index(i, stride, origin, transposed));
 }
 template <typename T>
 FN void simdgroup_store(simdgroup_matrix<T, 8, 8> m, T* to, u64 stride = 8, ulong2 origin = ulong2{0, 0},
                         bool transposed = false, GPU_WHERE) {
-  uint64_t all[32];
-  gpu_host_exchange(0, all, "simdgroup_store", file, line);
+  gpu_host_meet("simdgroup_store", file, line);
   for (uint i = 0; i < 2; i++) gpu_set_element(to + gpu_matrix_index(i, stride, origin, transposed), m.held[i]);
 }
 template <typename D, typename A, typename B, typename C>
 FN void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, simdgroup_matrix<A, 8, 8>& a,
                                       simdgroup_matrix<B, 8, 8>& b, simdgroup_matrix<C, 8, 8>& c, GPU_WHERE) {
-  const gpu_matrix left(a.held, "simdgroup_multiply_accumulate", file, line);
-  const gpu_matrix right(b.held, "simdgroup_multiply_accumulate", file, line);
-  const uint lane = gpu_host_ids().lane;
-  for (uint i = 0; i < 2; i++) {
-    float sum = c.held[i];
-    for (uint k = 0; k < 8; k++)
-      sum += left.at[gpu_matrix::row_of(lane, i)][k] * right.at[k][gpu_matrix::column_of(lane, i)];
-    d.held[i] = gpu_rounded(sum, (const D*)nullptr);
-  }
+  float sums[2] = {c.held[0], c.held[1]};
+  gpu_host_multiply_add(a.held, b.held, sums, "simdgroup_multiply_accumulate", file, line);
+  for (uint i = 0; i < 2; i++) d.held[i] = gpu_rounded(sums[i], (const D*)nullptr);
 }
 template <typename D, typename A, typename B>
 FN void simdgroup_multiply(simdgroup_matrix<D, 8, 8>& d, simdgroup_matrix<A, 8, 8>& a, simdgroup_matrix<B, 8, 8>& b,

@@ -29,11 +29,13 @@ const FLAGS: &[&str] = &[
     "-Werror",
     "-fno-strict-aliasing",
     "-ffp-contract=off",
-    "-O1",
     "-g1",
 ];
+/// For what launches many threads, and the runtime; watched are few, and compiling takes most of the time.
+const OPTIMISED: &str = "-O1";
+const UNOPTIMISED: &str = "-O0";
 /// Compiled kernels that are kept; the oldest go first.
-const KEPT: usize = 512;
+const KEPT: usize = 2048;
 
 /// A C++ compiler and the folder for what it makes.
 #[derive(Debug)]
@@ -41,6 +43,7 @@ pub(super) struct Compiler {
     command: PathBuf,
     version: String,
     sanitizer: Sanitizer,
+    level: &'static str,
     cache: PathBuf,
 }
 
@@ -75,7 +78,7 @@ impl Compiler {
                 continue;
             }
             let (command, cache) = (command.clone(), options.cache.clone());
-            return Ok(Self { command, version, sanitizer: options.sanitizer, cache });
+            return Ok(Self { command, version, sanitizer: options.sanitizer, level: OPTIMISED, cache });
         }
         let names: Vec<_> = candidates.iter().map(|command| command.display().to_string()).collect();
         let hint = match options.sanitizer {
@@ -84,6 +87,24 @@ impl Compiler {
         };
         let reason = format!("no C++ compiler among {}; {hint}", names.join(", "));
         Err(HalError::DeviceNotFound { backend: "emulator", reason })
+    }
+
+    /// Has a linker that is several times faster than the usual one used, where there is one.
+    fn linker(&self) -> Option<&'static str> {
+        static FASTER: OnceLock<Mutex<HashMap<PathBuf, Option<&'static str>>>> = OnceLock::new();
+        let mut faster = FASTER.get_or_init(Mutex::default).lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        *faster.entry(self.command.clone()).or_insert_with(|| {
+            let links = |flag: &&str| {
+                let output = Command::new(&self.command).args([*flag, "-Wl,--version"]).output();
+                output.is_ok_and(|output| output.status.success())
+            };
+            ["-fuse-ld=gold", "-fuse-ld=lld"].into_iter().find(links)
+        })
+    }
+
+    /// Compiles quickly what runs slowly.
+    pub(super) fn unoptimised(self) -> Self {
+        Self { level: UNOPTIMISED, ..self }
     }
 
     pub(super) fn version(&self) -> &str {
@@ -104,7 +125,7 @@ impl Compiler {
     /// `CompileFailed` with the compiler's log; `Io`.
     pub(super) fn compile(&self, source: &KernelSource<'_>) -> Result<PathBuf> {
         let text = dialect::whole_text(source.gpu);
-        let mut parts = vec![&*self.version, self.sanitizer.name(), EMULATOR_HEADER, RUNNER_HEADER, &*text];
+        let mut parts = vec![&*self.version, self.sanitizer.name(), self.level, EMULATOR_HEADER, RUNNER_HEADER, &*text];
         parts.extend(RUNTIME.iter().map(|(_, text)| *text));
         parts.extend(FLAGS);
         let runner = self.cache.join(format!("{:032x}", hash(parts)));
@@ -124,25 +145,41 @@ impl Compiler {
         let include = format!("-I{}", work.path.join("host").display());
         let mut link = vec![work.path.join("kernel.cpp").into_os_string()];
         for (name, text) in RUNTIME {
-            let file = format!("host/{name}.cpp");
-            work.write(&file, text)?;
-            let object = work.path.join(format!("{name}.o")).into_os_string();
-            let arguments = [work.path.join(file).into_os_string(), "-c".into(), "-o".into(), object.clone()];
-            self.run(&include, &[], &arguments).map_err(failed)?;
-            link.push(object);
+            link.push(self.runtime(&work, &include, name, text, source.name)?.into_os_string());
         }
+        link.extend(self.linker().map(Into::into));
         let made = work.path.join("runner");
         link.extend(["-o".into(), made.clone().into_os_string()]);
-        self.run(&include, self.sanitizer_flags(), &link).map_err(failed)?;
+        self.run(&include, self.level, self.sanitizer_flags(), &link).map_err(failed)?;
         fs::rename(&made, &runner).map_err(io("keep a compiled kernel"))?;
         prune(&self.cache);
         Ok(runner)
     }
 
+    /// An object file of the runtime, which all kernels share.
+    fn runtime(&self, work: &WorkFolder, include: &str, name: &str, text: &str, kernel: &str) -> Result<PathBuf> {
+        let parts = [&*self.version, OPTIMISED, dialect::GPU_HEADER, EMULATOR_HEADER, RUNNER_HEADER, name, text];
+        let object = self.cache.join(format!("{:032x}.o", hash(parts.into_iter().chain(FLAGS.iter().copied()))));
+        let lock = lock_for(&object);
+        let _guard = lock.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if object.is_file() {
+            return Ok(object);
+        }
+        let file = format!("host/{name}.cpp");
+        work.write(&file, text)?;
+        let made = work.path.join(format!("{name}.o"));
+        let arguments =
+            [work.path.join(file).into_os_string(), "-c".into(), "-o".into(), made.clone().into_os_string()];
+        let failed = |log| HalError::CompileFailed { name: kernel.to_owned(), log };
+        self.run(include, OPTIMISED, &[], &arguments).map_err(failed)?;
+        fs::rename(&made, &object).map_err(io("keep a part of the emulator"))?;
+        Ok(object)
+    }
+
     /// The log where the compiler fails.
-    fn run(&self, include: &str, flags: &[&str], arguments: &[std::ffi::OsString]) -> Result<(), String> {
+    fn run(&self, include: &str, level: &str, flags: &[&str], arguments: &[std::ffi::OsString]) -> Result<(), String> {
         let mut command = Command::new(&self.command);
-        command.args(FLAGS).arg(include).args(flags).args(arguments);
+        command.args(FLAGS).args([level, include]).args(flags).args(arguments);
         let output = command.output().map_err(|error| format!("{}: {error}", self.command.display()))?;
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
     }
@@ -198,14 +235,14 @@ impl Drop for WorkFolder {
     }
 }
 
-/// Deletes the oldest runners over the limit. Whoever runs one keeps it open.
+/// Deletes the oldest runners over the limit. Whoever runs one keeps it open. Objects of the runtime stay.
 fn prune(cache: &Path) {
     let Ok(entries) = fs::read_dir(cache) else { return };
     let mut runners: Vec<(SystemTime, PathBuf)> = entries
         .flatten()
         .filter_map(|entry| {
-            let metadata = entry.metadata().ok().filter(fs::Metadata::is_file)?;
-            Some((metadata.modified().ok()?, entry.path()))
+            let (path, metadata) = (entry.path(), entry.metadata().ok().filter(fs::Metadata::is_file)?);
+            path.extension().is_none().then_some((metadata.modified().ok()?, path))
         })
         .collect();
     runners.sort();

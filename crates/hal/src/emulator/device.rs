@@ -2,7 +2,7 @@
 
 use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
 
-use super::{Emulator, Encoder, compiler::Compiler, runner::Runner};
+use super::{Emulator, Encoder, Watcher, compiler::Compiler, runner::Runner, watch::Watchers};
 use crate::{
     HalError, Result,
     backend::{BackendKind, Device as DeviceTrait, DeviceInfo, ForeignMemory, KernelSource, NativeTexts, StorageMode},
@@ -60,6 +60,11 @@ pub struct EmulatorOptions {
     pub metal: bool,
     /// A launch that takes longer counts as endless and fails.
     pub time_limit: Duration,
+    /// Under these, too, the first launches of each kernel in this process are carried out; a few thousand threads of
+    /// each kernel, its first launch in any case unless it is a very large one.
+    pub watchers: Vec<Watcher>,
+    /// A file to which the name of a kernel is appended when a launch of it has passed all watchers.
+    pub watch_log: Option<PathBuf>,
 }
 
 impl EmulatorOptions {
@@ -72,6 +77,8 @@ impl EmulatorOptions {
             compiler: None,
             metal: false,
             time_limit: Duration::from_secs(300),
+            watchers: Vec::new(),
+            watch_log: None,
         }
     }
 }
@@ -82,6 +89,7 @@ pub struct Device {
     inner: cpu::Device,
     options: EmulatorOptions,
     compiler: Compiler,
+    watchers: Option<Arc<Watchers>>,
 }
 
 impl Device {
@@ -91,8 +99,9 @@ impl Device {
     /// `DeviceNotFound` without a fitting C++ compiler; as [`cpu::Device::open`].
     pub fn open(options: &EmulatorOptions) -> Result<Self> {
         let compiler = Compiler::find(options)?;
+        let watchers = Watchers::new(options)?;
         let cpu = CpuOptions { threads: Some(1), ..CpuOptions::default() };
-        Ok(Self { inner: cpu::Device::open(&cpu)?, options: options.clone(), compiler })
+        Ok(Self { inner: cpu::Device::open(&cpu)?, options: options.clone(), compiler, watchers })
     }
 }
 
@@ -128,8 +137,12 @@ impl DeviceTrait for Device {
             return Err(HalError::CompileFailed { name: source.name.to_owned(), log });
         }
         let program = self.compiler.compile(source)?;
-        let runner = Runner::new(source.name, program, &self.options);
-        Ok(CpuKernel::whole(move |arguments| runner.run(arguments)))
+        let runner = Runner::new(source.name, program.clone(), self.options.schedule, self.options.time_limit);
+        let watched = self.watchers.as_ref().map(|watchers| watchers.watch(source, program));
+        Ok(CpuKernel::whole(move |arguments| match &watched {
+            Some(watched) => watched.run(arguments, |arguments| runner.run(arguments)),
+            None => runner.run(arguments),
+        }))
     }
 
     fn encoder(&self) -> Result<Encoder> {

@@ -13,9 +13,11 @@ mod compiler;
 mod device;
 mod encoder;
 mod runner;
+mod watch;
 
 pub use device::{Device, EmulatorOptions, Sanitizer, Schedule};
 pub use encoder::Encoder;
+pub use watch::Watcher;
 
 use crate::{
     backend::{Backend, BackendKind},

@@ -8,11 +8,14 @@ use std::{
     time::Duration,
 };
 
-use super::{EmulatorOptions, Schedule};
+use super::Schedule;
 use crate::{KernelFault, KernelResult, WholeArguments, dialect};
 
 /// What a message shows of a report.
 const REPORT_CHARS: usize = 6000;
+
+/// Bindings by index, and what a launch wrote to them.
+pub(super) type Written = Vec<(usize, Vec<u8>)>;
 
 /// One kernel of a compiled text, and the process that runs it.
 #[derive(Debug)]
@@ -104,18 +107,20 @@ fn fault(line: &str) -> Option<[u32; 4]> {
 }
 
 impl Runner {
-    pub(super) fn new(kernel: &str, program: PathBuf, options: &EmulatorOptions) -> Self {
-        Self {
-            kernel: kernel.to_owned(),
-            program,
-            schedule: options.schedule,
-            time_limit: options.time_limit,
-            process: Mutex::new(None),
-        }
+    pub(super) fn new(kernel: &str, program: PathBuf, schedule: Schedule, time_limit: Duration) -> Self {
+        Self { kernel: kernel.to_owned(), program, schedule, time_limit, process: Mutex::new(None) }
     }
 
     /// Runs one dispatch.
     pub(super) fn run(&self, arguments: &mut WholeArguments<'_>) -> KernelResult {
+        for (index, bytes) in self.results(arguments)? {
+            arguments.output::<u8>(index).copy_from_slice(&bytes);
+        }
+        Ok(())
+    }
+
+    /// What one dispatch would write, by binding.
+    pub(super) fn results(&self, arguments: &WholeArguments<'_>) -> Result<Written, KernelFault> {
         let mut slot = self.process.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut process = match slot.take() {
             Some(process) => process,
@@ -171,7 +176,7 @@ impl Runner {
 }
 
 /// `Err` when the runner has ended; otherwise what it says of the launch.
-fn receive(answers: &mut ChildStdout, arguments: &mut WholeArguments<'_>) -> std::io::Result<KernelResult> {
+fn receive(answers: &mut ChildStdout, arguments: &WholeArguments<'_>) -> std::io::Result<Result<Written, KernelFault>> {
     let mut length = [0; 4];
     answers.read_exact(&mut length)?;
     let mut message = vec![0; u32::from_le_bytes(length) as usize];
@@ -179,12 +184,15 @@ fn receive(answers: &mut ChildStdout, arguments: &mut WholeArguments<'_>) -> std
     if !message.is_empty() {
         return Ok(Err(KernelFault(String::from_utf8_lossy(&message).into_owned())));
     }
+    let mut written = Vec::new();
     for index in 0..arguments.binding_count() {
         if arguments.access(index).writes() {
-            answers.read_exact(arguments.output::<u8>(index))?;
+            let mut bytes = vec![0; arguments.input::<u8>(index).len()];
+            answers.read_exact(&mut bytes)?;
+            written.push((index, bytes));
         }
     }
-    Ok(Ok(()))
+    Ok(Ok(written))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use super::*;
 use crate::ops::{
     test_data::{floats, refusal, run, zeros},
-    test_devices::devices,
+    test_devices::{devices, metal_devices},
 };
 
 /// Bits of the nearest 16-bit number: the neighbours of a guess are tried in turn.
@@ -84,6 +84,26 @@ fn views_are_copied_alone() {
         let to = floats(&device, &[0.0; 4], [4]);
         run(&device, |encoder| copy(encoder, &from.slice_view(4, 2), &to.slice_view(8, 2)));
         assert_eq!(to.to_vec::<f32>().unwrap(), [0.0, 0.0, 2.0, 3.0]);
+    }
+}
+
+/// By 16 bytes where that is possible, else by one; of the Metal backend these are kernels.
+#[test]
+fn bytes_are_copied_and_filled() {
+    for device in devices().into_iter().chain(metal_devices()) {
+        for (start, count) in [(0, 640), (0, 331), (7, 320), (16, 1)] {
+            let bytes = Random::new(4).bytes(700);
+            let from = device.buffer_from_slice(&bytes, DType::U8, [700]).unwrap();
+            let to = device.zeros(DType::U8, [700]).unwrap();
+            run(&device, |encoder| {
+                encoder.fill_bytes(&to.slice_view(start as u64, count), 0x5a)?;
+                encoder.copy_bytes(&from.slice_view(start as u64, count - 1), &to.slice_view(start as u64, count - 1))
+            });
+            let mut expected = vec![0; 700];
+            expected[start..start + count].fill(0x5a);
+            expected[start..start + count - 1].copy_from_slice(&bytes[start..start + count - 1]);
+            assert_eq!(to.to_vec::<u8>().unwrap(), expected, "{start} {count}");
+        }
     }
 }
 

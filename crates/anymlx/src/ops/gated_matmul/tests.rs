@@ -1,24 +1,31 @@
-use anymlx_formats::quant::{self, QuantType, TensorType};
+use anymlx_formats::quant::{QuantType, TensorType};
 use anymlx_testing::{Random, Tolerance, assert_close};
 
 use super::*;
 use crate::{
     DType, MlxDevice,
-    ops::{gated_activation, matmul, quantize_activations, quantized_activation_bytes, test_devices::devices},
+    ops::{
+        gated_activation, matmul, quantize_activations, quantized_activation_bytes, test_data::stored_weights,
+        test_devices::devices,
+    },
 };
 
 fn weight(device: &MlxDevice, encoding: TensorType, rows: usize, columns: usize, seed: u64) -> Weight {
     // A gate of unit variance reaches both branches of the activation.
-    let mut values = Random::new(seed).normal_vec(rows * columns);
-    values.iter_mut().for_each(|value| *value /= (columns as f32).sqrt());
-    let mut bytes = vec![0; encoding.byte_len(values.len() as u64).unwrap() as usize];
-    quant::quantize(encoding, &values, &mut bytes).unwrap();
+    let bytes = stored_weights(encoding, rows * columns, 1.0 / (columns as f32).sqrt(), seed);
     let (dtype, elements) = match encoding {
-        TensorType::Dense(dtype) => (dtype, values.len()),
+        TensorType::Dense(dtype) => (dtype, rows * columns),
         TensorType::Quantized(_) => (DType::U8, bytes.len()),
         TensorType::Mlx(_) => unreachable!("not among these encodings"),
     };
     Weight::new(device.buffer_from_slice(&bytes, dtype, [elements]).unwrap(), encoding, rows, columns).unwrap()
+}
+
+/// What the input has beside its values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Values,
+    Quantized,
 }
 
 /// The fused result, and that of the plain operations.
@@ -27,6 +34,7 @@ fn both_ways(
     encodings: [TensorType; 2],
     (tokens, rows, columns): (usize, usize, usize),
     activation: Activation,
+    form: Form,
 ) -> (Vec<f32>, Vec<f64>) {
     let gate = weight(device, encodings[0], rows, columns, 1);
     let up = weight(device, encodings[1], rows, columns, 2);
@@ -34,7 +42,8 @@ fn both_ways(
     let values = device.buffer_from_slice(&values, DType::F32, [tokens, columns]).unwrap();
     let zeros = || device.zeros(DType::F32, [tokens, rows]).unwrap();
     let mut encoder = device.command_encoder().unwrap();
-    let quantized = quantized_activation_bytes(1, columns).map(|bytes| {
+    let bytes = quantized_activation_bytes(1, columns).filter(|_| form == Form::Quantized);
+    let quantized = bytes.map(|bytes| {
         let quantized = device.zeros(DType::U8, [tokens, bytes]).unwrap();
         quantize_activations(&mut encoder, &values, &quantized).unwrap();
         quantized
@@ -66,10 +75,28 @@ fn agrees_with_the_plain_operations() {
         for encodings in pairs {
             for shape in [(1, 1, 256), (1, 33, 512), (4, 17, 256), (7, 33, 512), (40, 65, 256)] {
                 for activation in [Activation::Silu, Activation::GeluTanh, Activation::GeluErf] {
-                    let (output, expected) = both_ways(&device, encodings, shape, activation);
+                    let (output, expected) = both_ways(&device, encodings, shape, activation, Form::Quantized);
                     let name = format!("gated {encodings:?} {shape:?} {activation:?} {}", device.cpu_level());
                     assert_close(&name, &output, &expected, &Tolerance::for_dtype(DType::F32));
                 }
+            }
+        }
+    }
+}
+
+/// Each kernel that GPUs have: of few tokens, in both forms.
+#[test]
+fn every_encoding_agrees_with_the_plain_operations() {
+    let dense = [DType::F32, DType::F16, DType::BF16].map(TensorType::Dense);
+    let quantized = QuantType::ALL.iter().map(|&quant| TensorType::Quantized(quant));
+    for device in devices() {
+        for encoding in dense.into_iter().chain(quantized.clone()) {
+            for (tokens, form) in [1, 2, 3, 7].into_iter().flat_map(|n| [(n, Form::Values), (n, Form::Quantized)]) {
+                let shape = (tokens, 5, 256);
+                let (output, expected) = both_ways(&device, [encoding; 2], shape, Activation::Silu, form);
+                let largest = expected.iter().fold(1.0_f64, |largest, value| largest.max(value.abs()));
+                let name = format!("gated {encoding:?} {tokens} {form:?} {}", device.cpu_level());
+                assert_close(&name, &output, &expected, &Tolerance::for_dtype(DType::F32).times(largest));
             }
         }
     }
@@ -79,7 +106,7 @@ fn agrees_with_the_plain_operations() {
 fn columns_that_8_bit_activations_cannot_have() {
     for device in devices() {
         let encodings = [DType::F16.into(), DType::F32.into()];
-        let (output, expected) = both_ways(&device, encodings, (3, 33, 11), Activation::Silu);
+        let (output, expected) = both_ways(&device, encodings, (3, 33, 11), Activation::Silu, Form::Quantized);
         assert_close("gated 3x33x11", &output, &expected, &Tolerance::for_dtype(DType::F32));
     }
 }

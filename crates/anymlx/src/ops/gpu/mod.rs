@@ -173,6 +173,9 @@ pub(crate) fn mlx_layouts() -> Vec<MlxType> {
 }
 
 #[cfg(test)]
+mod launches;
+
+#[cfg(test)]
 mod tests {
     use std::{collections::BTreeSet, fs, path::Path};
 

@@ -3,9 +3,11 @@ use anymlx_testing::{QuantizedActivations, Random, Tolerance, assert_close, refe
 
 use super::*;
 use crate::{
-    CpuDeviceOptions, CpuLevel, MlxDevice, Sanitizer, env,
+    CpuDeviceOptions, CpuLevel, MlxDevice, Sanitizer,
+    env::{self, EmulatorMode},
     ops::{
         quantize_activations, quantize_activations_refined, quantized_activation_bytes,
+        test_data::with_small_scales,
         test_devices::{devices, metal_devices},
     },
 };
@@ -149,7 +151,7 @@ fn columns_of(encoding: TensorType) -> &'static [usize] {
 #[test]
 fn simdgroup_products_agree_with_the_reference() {
     // Compiling takes long under a sanitizer; the formats' own code runs there in the other tests.
-    let all = matches!(env::emulator(), Ok(Some(Sanitizer::None)));
+    let all = matches!(env::emulator(), Ok(Some(EmulatorMode::Every(Sanitizer::None) | EmulatorMode::Watched)));
     for device in metal_devices() {
         for encoding in encodings().filter(|encoding| all || ["F16", "BF16", "Q4_K"].contains(&encoding.name())) {
             let &columns = columns_of(encoding).last().expect("a list");
@@ -307,40 +309,6 @@ fn any_bits_agree_with_the_reference() {
                 assert_close("any bits, exact", &case.run(&device, Form::Values), &case.expected(), &tolerance);
             }
         }
-    }
-}
-
-/// Makes the scales of random blocks small and finite.
-fn with_small_scales(quant: QuantType, bytes: &mut [u8]) {
-    for block in bytes.chunks_mut(quant.block_bytes()) {
-        match quant {
-            // The parts of the binary16 are in the upper nibbles of four bytes.
-            QuantType::IQ1_M => {
-                block[55] = block[55] & 0x8f | 0x20;
-                block[53] &= 0x3f;
-            }
-            QuantType::MXFP4 => block[0] = block[0] & 3 | 120,
-            QuantType::NVFP4 => block[..4].iter_mut().for_each(|scale| *scale &= 0x3f),
-            // A binary32.
-            QuantType::Q8_K => {
-                block[3] = block[3] & 0x80 | 0x3b;
-            }
-            _ => upper_scale_bytes(quant).iter().for_each(|&upper| block[upper] = block[upper] & 0x83 | 0x20),
-        }
-    }
-}
-
-/// Where the upper bytes of a block's binary16 numbers are.
-fn upper_scale_bytes(quant: QuantType) -> &'static [usize] {
-    match quant {
-        QuantType::Q4_1 | QuantType::Q5_1 | QuantType::Q4_K | QuantType::Q5_K => &[1, 3],
-        QuantType::Q2_K => &[81, 83],
-        QuantType::Q3_K => &[109],
-        QuantType::Q6_K => &[209],
-        QuantType::TQ1_0 => &[53],
-        QuantType::TQ2_0 => &[65],
-        QuantType::IQ1_M | QuantType::MXFP4 | QuantType::NVFP4 | QuantType::Q8_K => panic!("{quant} has other scales"),
-        _ => &[1],
     }
 }
 

@@ -34,6 +34,12 @@ fn any_element_size() {
         let output = device.zeros(DType::U8, [columns, rows]).unwrap();
         run(&device, |encoder| transpose(encoder, &input, &output));
         assert_eq!(output.to_vec::<u8>().unwrap(), expected);
+        let halves: Vec<u16> = bytes.iter().map(|&byte| u16::from(byte) << 7).collect();
+        let input = device.buffer_from_slice(&halves, DType::F16, [rows, columns]).unwrap();
+        let output = device.zeros(DType::F16, [columns, rows]).unwrap();
+        run(&device, |encoder| transpose(encoder, &input, &output));
+        let turned: Vec<u16> = expected.iter().map(|&byte| u16::from(byte) << 7).collect();
+        assert_eq!(output.to_vec::<u16>().unwrap(), turned);
         let wide: Vec<i64> = bytes.iter().map(|&byte| i64::from(byte) << 40).collect();
         let input = device.buffer_from_slice(&wide, DType::I64, [rows, columns]).unwrap();
         let output = device.zeros(DType::I64, [columns, rows]).unwrap();
