@@ -7,6 +7,7 @@ mod dependencies;
 mod doc;
 mod environment;
 mod fmt;
+mod gpu_texts;
 mod loom;
 mod model;
 mod sanitize;
@@ -47,9 +48,9 @@ pub fn check_cuda() -> Vec<Step> {
     vec![check_cuda::STEP]
 }
 
-/// GPU kernels on the host, watched. Not a part of `cargo xtask test` yet: `cargo xtask sanitize`.
+/// GPU kernels on the host, watched: the first launches of each kernel, then all. Not a part of `cargo xtask test` yet.
 pub fn sanitize() -> Vec<Step> {
-    vec![sanitize::ORDERS, sanitize::ADDRESS, sanitize::THREAD]
+    vec![sanitize::WATCHED, sanitize::ORDERS, sanitize::ADDRESS, sanitize::THREAD]
 }
 
 #[cfg(test)]

@@ -436,3 +436,22 @@ fn a_thousand_steps_leave_nothing_behind() {
     // Two of each step: eight steps overlap.
     assert!(most.command_buffers <= 16 && most.buffers <= 32, "{most:?}");
 }
+
+#[test]
+fn the_documentation_names_tests_that_exist() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(folder.join("../../docs/metal.md")).unwrap();
+    let (_, table) = page.split_once("## The contract").unwrap();
+    let (table, _) = table.split_once("\n## ").unwrap();
+    let quoted = table.split('`').skip(1).step_by(2).filter_map(|name| name.split_once("::"));
+    let mut count = 0;
+    for (module, test) in
+        quoted.filter(|(module, test)| *module != "metal_recorder" && *test != "test" && *test != "tests")
+    {
+        let path = folder.join("tests/conformance").join(module).with_extension("rs");
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert!(text.contains(&format!("fn {test}(")), "docs/metal.md names {module}::{test}");
+        count += 1;
+    }
+    assert!(count > 50, "{count} tests named");
+}

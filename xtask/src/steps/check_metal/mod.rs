@@ -15,7 +15,7 @@ use crate::{
     process::{self, Failure, Outcome},
     report::Report,
     runner::Step,
-    steps::PROFILE,
+    steps::{PROFILE, gpu_texts},
     tools,
     workspace::Workspace,
 };
@@ -111,25 +111,14 @@ struct Text {
 
 /// Every text of the library.
 fn texts(workspace: &Workspace) -> Result<Vec<Text>, String> {
-    let folder = folder(workspace).join("texts");
-    let text_folder = folder.to_string_lossy().into_owned();
-    if folder.exists() {
-        fs::remove_dir_all(&folder).map_err(|error| format!("{text_folder}: {error}"))?;
-    }
-    let mut write = workspace.cargo(["run", "--quiet", "--profile", PROFILE, "--package", "anymlx"]);
-    write.args(["--example", "gpu_texts", "--", &text_folder]);
-    process::run(&mut write).map_err(|failure| failure.reason)?;
-    let failed = |error: std::io::Error| format!("{text_folder}: {error}");
     let mut texts = Vec::new();
-    for entry in fs::read_dir(&folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
+    for path in gpu_texts::write(workspace, &folder(workspace))? {
         let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         if !name.ends_with(".cu") {
             texts.push(Text { name, text: read(&path)? });
         }
     }
-    texts.sort_by(|a, b| a.name.cmp(&b.name));
-    if texts.is_empty() { Err(format!("no text in {text_folder}")) } else { Ok(texts) }
+    Ok(texts)
 }
 
 fn read(path: &Path) -> Result<String, String> {
