@@ -148,11 +148,13 @@ FN void see_keys(THREAD Seen<C>* seen, const DEVICE float* queries, const DEVICE
       float top = seen[g].top;
       UNROLL
       for (uint u = 0; u < KEYS; u++) top = max(top, scores[u][g]);
-      const float keep = exp(seen[g].top - top);
-      seen[g].top = top;
-      seen[g].total *= keep;
-      UNROLL
-      for (int c = 0; c < C; c++) seen[g].sums[c] = seen[g].sums[c] * keep;
+      if (top > seen[g].top) {  // rarely, after the first keys
+        const float keep = exp(seen[g].top - top);
+        seen[g].top = top;
+        seen[g].total *= keep;
+        UNROLL
+        for (int c = 0; c < C; c++) seen[g].sums[c] = seen[g].sums[c] * keep;
+      }
       UNROLL
       for (uint u = 0; u < KEYS; u++) {
         const float weight = key + u * step + set < last ? exp(scores[u][g] - top) : 0.0f;

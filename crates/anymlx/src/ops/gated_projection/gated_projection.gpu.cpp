@@ -18,6 +18,7 @@ KERNEL_EARLY(THREADS, 1, GPU_CAT(gated_projection_, ELEMENT), IN(float, x), IN(f
   s.columns = p.norm.columns;
   s.walk = walk_of(0, s.matrices[0].pairs, tg_id.x, p.groups, simd_id, SIMDS);
   GRID_DEPENDENTS();
+  expect_norm(norm, p.norm, tg_id.x, tid);
   begin_stream<Format, 1>(s, ring, lane);
   GRID_WAIT();
   stage_activations<Format, WIDTH>(fresh(x), norm, p.norm, a, partial, tid, lane, simd_id);

@@ -46,6 +46,11 @@ template <typename F> FN uint place_of(uint run) {
 
 struct Norm { uint columns, is_normed; float epsilon, weight_offset; };
 
+// Brings the norm's weights nearer before the activations are there.
+FN void expect_norm(const DEVICE float* w, Norm n, uint group, uint tid) {
+  if (n.is_normed && group == 0 && tid == 0) prefetch((const DEVICE uchar*)w, 4 * n.columns);
+}
+
 FN int rounded(float v, float inverse) { return int(rint(v * inverse)); }
 FN uint low_bytes(int a, int b, int c, int d) {
   return uint(a & 255) | uint(b & 255) << 8 | uint(c & 255) << 16 | uint(d & 255) << 24;

@@ -22,6 +22,7 @@ KERNEL_EARLY(THREADS, 1, PROJECT_ONE, IN(float, x), IN(float, norm), IN(uchar, w
   s.columns = columns;
   s.walk = walk_of(0, s.matrices[0].pairs, tg_id.x, p.groups, simd_id, SIMDS);
   GRID_DEPENDENTS();
+  expect_norm(norm, p.norm, tg_id.x, tid);
   begin_stream<Format, 1>(s, ring, lane);
   GRID_WAIT();
   stage_activations<Format, WIDTH>(fresh(x), norm, p.norm, a, partial, tid, lane, simd_id);
@@ -60,6 +61,7 @@ KERNEL_EARLY(THREADS, 1, PROJECT_ONE, IN(float, x), IN(float, norm), IN(uchar, w
     t.walk.end -= begin;                                                                                   \
     const bool has_first = s.walk.first < s.walk.end;                                                      \
     GRID_DEPENDENTS();                                                                                     \
+    expect_norm(norm, p.norm, tg_id.x, tid);                                                               \
     if (has_first) begin_stream<Format, 2>(s, ring, lane);                                                 \
     else begin_stream<G, 1>(t, ring, lane);                                                          \
     GRID_WAIT();                                                                                           \

@@ -46,6 +46,7 @@ pub(super) fn project_and_cache(encoder: &mut CommandEncoder, operands: &Project
     let fits = rotate.norms.is_none()
         && rotate.rope.rotary_dims == head_dim
         && rotate.key_cache.dtype() == DType::F16
+        && [rotate.key_cache, rotate.value_cache].iter().all(|cache| cache.byte_offset().is_multiple_of(16))
         && projections.iter().zip([heads, kv_heads, kv_heads]).all(|(p, heads)| p.weight.rows() == heads * head_dim);
     let Some(third) = Third::of(projections.map(|projection| projection.weight.encoding())) else { return Ok(false) };
     let weights = projections.map(|projection| projection.weight);
