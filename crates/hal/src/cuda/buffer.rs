@@ -11,6 +11,9 @@ use crate::{
     backend::{Buffer as BufferTrait, ForeignMemory},
 };
 
+/// Kernels copy so many bytes at once, and use none that lie past the end of a buffer.
+const COPY_BYTES: u64 = 16;
+
 #[derive(Debug)]
 enum Memory {
     Own(u64),
@@ -31,7 +34,8 @@ impl Buffer {
     pub(super) fn allocate(shared: &Arc<Shared>, byte_len: u64) -> Result<Self> {
         shared.check_alive()?;
         let refused = |reason| shared.out_of_memory(byte_len, reason);
-        let Ok(size) = usize::try_from(byte_len) else { return Err(refused("larger than the address space".into())) };
+        let size = byte_len.checked_next_multiple_of(COPY_BYTES).and_then(|size| usize::try_from(size).ok());
+        let Some(size) = size else { return Err(refused("larger than the address space".into())) };
         let current = shared.enter()?;
         let sum = |in_use: u64| in_use.checked_add(byte_len).filter(|total| *total <= shared.memory_limit);
         if shared.in_use.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum).is_err() {
