@@ -380,6 +380,13 @@ def tokenizer_seeds():
     yield "broken-no-symbols", seed(model="gpt2", pre="gpt-2", tokens=["ab", "cd"], merges=["a b"])
     yield "broken-pre", seed(**{**bytes_model, "pre": "unheard-of"})
     yield "broken-file", b"\0" + gguf(pairs)[:-3]
+    # Found by the fuzzer: a merge whose name has line breaks.
+    yield "broken-merge-line-break", bytes.fromhex(
+        "01000404677074320104056770742d32020b03024865026c6c073c7c656e647c3e05050203482065036c200a0a0a0a0a8282"
+        "8282828282828282828282828282828282c38c82822b53535353000000058148650306008082828282828282828682c49082"
+        "8282000000000000200000000000000000000000000000000000000000000000000000000000000000000000000082828282"
+        "82828282828282828282828282828282828200"
+    )
 
 
 def tokenizer_json_seeds():
@@ -468,6 +475,10 @@ def template_seeds():
     grow = b"{% set ns = namespace(x=[1]) %}{% for n in range(64) %}{% set ns.x = SUM %}{% endfor %}"
     for name, total in {"plus": b"ns.x + ns.x", "sum": b"[ns.x, ns.x] | sum(start=[])", "chain": b"ns.x | chain(ns.x)"}.items():
         yield f"broken-lists-{name}", grow.replace(b"SUM", total)
+    for name, value in {"list": b"[ns.x, ns.x]", "map": b"{1: ns.x, 2: ns.x}", "zip": b"ns.x | zip(ns.x)"}.items():
+        yield f"broken-shared-{name}", grow.replace(b"SUM", value) + b"{{ ns.x }}"
+    yield "broken-cycle", b"{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}"
+    yield "broken-cycle-list", b"{% set ns = namespace() %}{% set ns.x = [ns] %}{{ ns.x }}"
     yield "broken-repeat", b"{{ 'x' * 100000000000 }}"
     yield "broken-list", b"{{ ([1] * 100000000) | tojson }}"
     yield "broken-replace", b"{{ messages[0].content.replace('', 'x' * 100000).replace('x', 'y' * 100000) }}"

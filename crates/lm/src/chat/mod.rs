@@ -14,6 +14,7 @@ use minijinja::{Environment, Error, ErrorKind, Value, context};
 
 mod program;
 mod sandbox;
+mod weigh;
 
 const NAME: &str = "chat template";
 /// Longest template that is compiled, in bytes.

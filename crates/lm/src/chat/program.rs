@@ -9,7 +9,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Tuple, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
 
-use super::sandbox::charge;
+use super::{sandbox::charge, weigh};
 
 /// Not a name that a template can write.
 const ADD: &str = "+";
@@ -24,6 +24,7 @@ pub(super) fn prepare(environment: &mut Environment<'_>) {
     // It panics where a conversion is cut by a character of several bytes. The method `format` is missing as well.
     environment.remove_filter("format");
     environment.add_filter("sum", sum);
+    weigh::prepare(environment);
 }
 
 /// The instructions of `source`, which is called `name` in errors.
@@ -40,7 +41,7 @@ pub(super) fn compile<'s>(name: &'s str, source: &'s str, syntax: &SyntaxConfig)
         }
         index += 1;
     }
-    Ok(instructions)
+    Ok(weigh::insert(&instructions))
 }
 
 /// The text that `instructions` make of `variables`.

@@ -218,3 +218,37 @@ fn read_from_metadata() {
     metadata.insert("tokenizer.chat_template", MetadataValue::Bool(true));
     assert!(matches!(ChatTemplate::from_gguf(&metadata), Err(ChatError::Metadata(_))));
 }
+
+/// Each of these is printed, compared or dropped without end by an engine that counts shared values once.
+#[test]
+fn values_that_double_or_hold_themselves_are_refused() {
+    let grows = ["[ns.x, ns.x]", "(ns.x, ns.x)", "{1: ns.x, 2: ns.x}", "ns.x|zip(ns.x)", "[ns.x, ns.x]|batch(2)|list"];
+    for grown in grows {
+        for used in ["{{ ns.x }}", "{{ ns.x == [ns.x] }}", "{{ ns.x|string|length }}", "{{ [ns.x, ns.x]|sort }}", ""] {
+            let source = format!(
+                "{{% set ns = namespace(x=[1]) %}}{{% for i in range(60) %}}{{% set ns.x = {grown} %}}{{% endfor %}}{used}"
+            );
+            let error = render(&source).expect_err(&source).to_string();
+            assert!(error.contains("not made") || error.contains("steps"), "{source}: {error}");
+        }
+    }
+    let deep = "{% set ns = namespace(x=1) %}{% for i in range(100) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}";
+    assert!(render(deep).expect_err("too deep").to_string().contains("nested more than"));
+    for cycle in ["{% set ns.x = ns %}", "{% set ns.x = [ns] %}", "{% set ns.x = {'a': ns} %}", "{% set y = [[ns]] %}"]
+    {
+        let error = render(&format!("{{% set ns = namespace() %}}{cycle}{{{{ ns }}}}")).expect_err(cycle).to_string();
+        assert!(error.contains("a namespace cannot"), "{cycle}: {error}");
+    }
+}
+
+#[test]
+fn jumps_reach_what_they_did_before_checks_were_inserted() {
+    let source = "{%- macro twice(x, y=[1]) -%}{{ x ~ x ~ y[0] }}{%- endmacro -%}
+{%- set ns = namespace(n=0, list=[]) -%}
+{%- for i in range(6) if i != 3 -%}
+  {%- if i == 1 or i in [4] -%}{%- continue -%}{%- elif i > 4 and not false -%}{{ twice(i, y=[7]) }}{%- break -%}{%- endif -%}
+  {%- set ns.n = ns.n + i -%}{%- set ns.list = ns.list + [i] -%}
+{%- else -%}none{%- endfor -%}
+|{{ ns.n }}|{{ ns.list }}|{{ 'a' if 1 < ns.n < 3 else 'b' }}|{{ twice('z') }}|{% for x in [] %}x{% else %}empty{% endfor %}";
+    assert_eq!(render(source).expect("a text"), "557|2|[0, 2]|a|zz1|empty");
+}
