@@ -58,8 +58,9 @@ impl ByteLevel {
         if let Some(text) = unknown_text {
             builder = builder.unk_token(text.to_owned());
         }
-        let merges =
-            builder.build().map_err(|error| TokenizerError::vocabulary(format!("`tokenizer.ggml.merges`: {error}")))?;
+        let merges = builder.build().map_err(|error| {
+            TokenizerError::vocabulary(format!("`tokenizer.ggml.merges`: {}", excerpt(&error.to_string())))
+        })?;
         Ok(Self { words, merges, alphabet, unreachable })
     }
 
@@ -82,10 +83,9 @@ impl ByteLevel {
             for word in self.words.split(text) {
                 word_symbols.clear();
                 word_symbols.extend(word.bytes().map(|byte| self.alphabet[usize::from(byte)]));
-                let tokens = self
-                    .merges
-                    .tokenize(&word_symbols)
-                    .map_err(|error| TokenizerError::vocabulary(format!("merging `{}`: {error}", excerpt(word))))?;
+                let tokens = self.merges.tokenize(&word_symbols).map_err(|error| {
+                    TokenizerError::vocabulary(format!("merging `{}`: {}", excerpt(word), excerpt(&error.to_string())))
+                })?;
                 ids.extend(tokens.iter().map(|token| token.id));
             }
         }

@@ -194,8 +194,12 @@ struct Stage {
 
 impl Stage {
     fn new(pattern: &str) -> Result<Self, TokenizerError> {
-        let compiled = Regex::new(pattern)
-            .map_err(|error| TokenizerError::vocabulary(format!("pattern of the pre-tokenizer: {error}")))?;
+        let compiled = Regex::new(pattern).map_err(|error| {
+            TokenizerError::vocabulary(format!(
+                "pattern of the pre-tokenizer: {}",
+                super::error::excerpt(&error.to_string())
+            ))
+        })?;
         Ok(Self {
             pattern: compiled,
             gives_back: pattern.ends_with(r"|\s+"),

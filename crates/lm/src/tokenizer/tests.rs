@@ -242,7 +242,7 @@ fn refused(metadata: &Metadata, part: &str, change: impl FnOnce(&mut Metadata)) 
     let mut changed = metadata.clone();
     change(&mut changed);
     let message = Tokenizer::from_gguf(&changed).err().unwrap_or_else(|| panic!("{part}: accepted")).to_string();
-    assert!(message.contains(part), "`{message}` does not contain `{part}`");
+    assert!(message.contains(part) && !message.contains('\n'), "`{message}` does not contain `{part}`");
 }
 
 #[test]
@@ -317,6 +317,7 @@ fn broken_byte_level_vocabularies_are_refused() {
         (&["a "], "needed two tokens with one space"),
         (&["a c"], "`ac` out of vocabulary"),
         (&["zz b"], "`zz` out of vocabulary"),
+        (&["\n b"], "`\\n` out of vocabulary"),
         (&["<|im_end|> <|im_end|>"], "the joined text is no token"),
     ] {
         refused(&good, part, |m| set_merges(m, merges));
