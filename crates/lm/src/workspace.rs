@@ -84,7 +84,7 @@ pub(crate) struct Workspace {
 }
 
 /// Rows of logits that are computed together.
-pub(crate) const LOGIT_ROWS: usize = 16;
+pub(crate) const LOGIT_ROWS: usize = REFINED_ROWS;
 
 impl Workspace {
     pub(crate) fn new(model: &Model, tokens: usize, precision: ActivationPrecision) -> Result<Self> {
