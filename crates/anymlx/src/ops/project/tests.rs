@@ -79,6 +79,18 @@ fn three_matrices_of_the_same_and_of_different_encodings() {
     }
 }
 
+/// Each kernel of three matrices.
+#[test]
+fn three_matrices_of_every_encoding() {
+    for device in devices() {
+        for first in encodings() {
+            for third in [first, QuantType::Q6_K, QuantType::Q8_0] {
+                check(&device, &[first, first, third].map(TensorType::Quantized), &[3, 2, 1], 1, 256);
+            }
+        }
+    }
+}
+
 #[test]
 fn more_columns_than_a_threadgroup_holds_take_plain_operations() {
     for device in devices() {

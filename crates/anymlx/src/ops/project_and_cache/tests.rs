@@ -9,7 +9,7 @@ use crate::{
         HeadNorms, RmsNormParams, RopeLayout, RopeParams, rope,
         test_data::{floats, run, try_run},
         test_devices::devices,
-        test_layers::{Matrix, Rows, activation_bits, rotate},
+        test_layers::{Matrix, Rows, activation_bits, encodings, rotate},
     },
 };
 
@@ -126,6 +126,22 @@ fn agrees_with_the_reference() {
                 ([Q4_K, Q4_K, Q4_0], 2, 1, 8, 256, 5),
             ] {
                 check(&device, Case { encodings, heads, kv_heads, head_dim, columns, layout, position });
+            }
+        }
+    }
+}
+
+/// Each kernel.
+#[test]
+fn every_encoding_agrees_with_the_reference() {
+    for device in devices() {
+        for first in encodings() {
+            for third in [first, QuantType::Q6_K, QuantType::Q8_0] {
+                let (encodings, layout) = ([first, first, third], RopeLayout::NeoX);
+                check(
+                    &device,
+                    Case { encodings, heads: 1, kv_heads: 1, head_dim: 6, columns: 256, layout, position: 9 },
+                );
             }
         }
     }
