@@ -30,6 +30,7 @@ pub fn test() -> Vec<Step> {
     steps.extend(check_cuda());
     steps.push(loom::STEP);
     steps.extend(metal());
+    steps.push(sanitize::WATCHED);
     steps
 }
 
@@ -48,7 +49,7 @@ pub fn check_cuda() -> Vec<Step> {
     vec![check_cuda::STEP]
 }
 
-/// GPU kernels on the host, watched: the first launches of each kernel, then all. Not a part of `cargo xtask test` yet.
+/// GPU kernels on the host under sanitizers: the first launches of each kernel, as in `cargo xtask test`, then all.
 pub fn sanitize() -> Vec<Step> {
     vec![sanitize::WATCHED, sanitize::ORDERS, sanitize::ADDRESS, sanitize::THREAD]
 }

@@ -169,6 +169,10 @@ template <typename F> struct Stage {
   };
 };
 typedef GPU_CAT(format_, ELEMENT) Format;
+// In #if: whether ELEMENT is one of the encodings that kernels of three matrices name
+#define ELEMENT_IS_q6_k_q6_k 1
+#define ELEMENT_IS_q8_0_q8_0 1
+#define ELEMENT_IS(name) GPU_CAT(GPU_CAT(ELEMENT_IS_, ELEMENT), GPU_CAT(_, name))
 // Bytes of a simdgroup's ring
 #define RING(F) (Stage<F>::COUNT * 2 * Stage<F>::ROOM)
 

@@ -75,5 +75,9 @@ KERNEL_EARLY(THREADS, 1, PROJECT_ONE, IN(float, x), IN(float, norm), IN(uchar, w
     run_stream<G, Format, 1, STORE_ROWS>(t, a, ring, 0, lane);                                               \
   }
 PROJECT_THREE(GPU_CAT(GPU_CAT(project_, ELEMENT), _three), Format)
+#if !ELEMENT_IS(q6_k)
 PROJECT_THREE(GPU_CAT(GPU_CAT(project_, ELEMENT), _three_q6_k), format_q6_k)
+#endif
+#if !ELEMENT_IS(q8_0)
 PROJECT_THREE(GPU_CAT(GPU_CAT(project_, ELEMENT), _three_q8_0), format_q8_0)
+#endif
