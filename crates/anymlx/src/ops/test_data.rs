@@ -3,7 +3,7 @@
 use anymlx_formats::quant::{self, QuantType, TensorType};
 use anymlx_testing::Random;
 
-use crate::{CommandEncoder, DType, MlxBuffer, MlxDevice, Result};
+use crate::{CommandEncoder, DType, MlxBuffer, MlxDevice, Result, Weight};
 
 /// Records `commands`, runs them and waits.
 #[track_caller]
@@ -50,6 +50,17 @@ pub(crate) fn stored_weights(encoding: TensorType, count: usize, factor: f32, se
         }
     }
     bytes
+}
+
+/// A matrix on the device of what is stored in an encoding.
+pub(crate) fn weight_of(device: &MlxDevice, encoding: TensorType, bytes: &[u8], rows: usize, columns: usize) -> Weight {
+    let dtype = match encoding {
+        TensorType::Dense(dtype) => dtype,
+        TensorType::Quantized(_) => DType::U8,
+        TensorType::Mlx(_) => unreachable!("not among these encodings"),
+    };
+    let data = device.buffer_from_slice(bytes, dtype, [bytes.len() / dtype.size_of()]).unwrap();
+    Weight::new(data, encoding, rows, columns).unwrap()
 }
 
 /// Makes the scales of random blocks small and finite.

@@ -3,7 +3,10 @@
 use anymlx_formats::quant::{self, QuantType, TensorType};
 use anymlx_testing::{Random, reference};
 
-use super::{LayerInput, MatmulInput, RmsNormParams, RopeLayout, quantized_activation_bytes, test_data::floats};
+use super::{
+    LayerInput, MatmulInput, RmsNormParams, RopeLayout, quantized_activation_bytes,
+    test_data::{floats, weight_of},
+};
 use crate::{DType, MlxBuffer, MlxDevice, Weight};
 
 pub(crate) const NORM: RmsNormParams = RmsNormParams { epsilon: 1e-5, weight_offset: 1.0 };
@@ -23,13 +26,7 @@ impl Matrix {
         let mut bytes = vec![0; encoding.byte_len(values.len() as u64).unwrap() as usize];
         quant::quantize(encoding, &values, &mut bytes).unwrap();
         quant::dequantize(encoding, &bytes, &mut values).unwrap();
-        let (dtype, elements) = match encoding {
-            TensorType::Dense(dtype) => (dtype, values.len()),
-            TensorType::Quantized(_) => (DType::U8, bytes.len()),
-            TensorType::Mlx(_) => unreachable!("not among these encodings"),
-        };
-        let data = device.buffer_from_slice(&bytes, dtype, [elements]).unwrap();
-        let weight = Weight::new(data, encoding, rows, columns).unwrap();
+        let weight = weight_of(device, encoding, &bytes, rows, columns);
         let bias = (seed % 2 == 1).then(|| {
             let bias = random.normal_vec(rows);
             (floats(device, &bias, [rows]), bias)

@@ -160,7 +160,9 @@ fn plain(heads: usize, kv_heads: usize, head_dim: usize, capacity: usize, positi
 
 #[test]
 fn one_token_agrees_with_the_reference() {
-    for [heads, kv_heads, head_dim] in [[1, 1, 1], [3, 1, 33], [4, 1, 256], [9, 3, 64], [12, 2, 80], [5, 5, 11]] {
+    for [heads, kv_heads, head_dim] in
+        [[1, 1, 1], [3, 1, 33], [4, 1, 256], [9, 3, 64], [12, 2, 80], [5, 5, 11], [3, 3, 100], [2, 2, 200], [1, 1, 300]]
+    {
         for (capacity, position) in [(1, 0), (7, 6), (300, 0), (300, 130), (700, 699)] {
             for dtype in [DType::F32, DType::F16] {
                 Case { dtype, ..plain(heads, kv_heads, head_dim, capacity, vec![position]) }.check();

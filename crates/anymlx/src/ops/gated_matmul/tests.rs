@@ -5,7 +5,8 @@ use super::*;
 use crate::{
     DType, MlxDevice,
     ops::{
-        gated_activation, matmul, quantize_activations, quantized_activation_bytes, test_data::stored_weights,
+        gated_activation, gpu, matmul, quantize_activations, quantized_activation_bytes,
+        test_data::{stored_weights, weight_of},
         test_devices::devices,
     },
 };
@@ -13,12 +14,7 @@ use crate::{
 fn weight(device: &MlxDevice, encoding: TensorType, rows: usize, columns: usize, seed: u64) -> Weight {
     // A gate of unit variance reaches both branches of the activation.
     let bytes = stored_weights(encoding, rows * columns, 1.0 / (columns as f32).sqrt(), seed);
-    let (dtype, elements) = match encoding {
-        TensorType::Dense(dtype) => (dtype, rows * columns),
-        TensorType::Quantized(_) => (DType::U8, bytes.len()),
-        TensorType::Mlx(_) => unreachable!("not among these encodings"),
-    };
-    Weight::new(device.buffer_from_slice(&bytes, dtype, [elements]).unwrap(), encoding, rows, columns).unwrap()
+    weight_of(device, encoding, &bytes, rows, columns)
 }
 
 /// What the input has beside its values.
@@ -87,10 +83,8 @@ fn agrees_with_the_plain_operations() {
 /// Each kernel that GPUs have: of few tokens, in both forms.
 #[test]
 fn every_encoding_agrees_with_the_plain_operations() {
-    let dense = [DType::F32, DType::F16, DType::BF16].map(TensorType::Dense);
-    let quantized = QuantType::ALL.iter().map(|&quant| TensorType::Quantized(quant));
     for device in devices() {
-        for encoding in dense.into_iter().chain(quantized.clone()) {
+        for encoding in gpu::file_encodings() {
             for (tokens, form) in [1, 2, 3, 7].into_iter().flat_map(|n| [(n, Form::Values), (n, Form::Quantized)]) {
                 let shape = (tokens, 5, 256);
                 let (output, expected) = both_ways(&device, [encoding; 2], shape, Activation::Silu, form);

@@ -1,10 +1,14 @@
-use anymlx_formats::quant::{self, QuantType};
+use anymlx_formats::quant;
 use anymlx_testing::{Random, Tolerance, assert_close, reference};
 
 use super::*;
 use crate::{
     MlxDevice, TensorType,
-    ops::{gpu, test_data::stored_weights, test_devices::devices},
+    ops::{
+        gpu,
+        test_data::{stored_weights, weight_of},
+        test_devices::devices,
+    },
 };
 
 /// A table in an encoding, and what is stored in it.
@@ -12,21 +16,13 @@ fn table(device: &MlxDevice, encoding: TensorType, rows: usize, columns: usize) 
     let bytes = stored_weights(encoding, rows * columns, 1.0, 3);
     let mut stored = vec![0.0; rows * columns];
     quant::dequantize(encoding, &bytes, &mut stored).unwrap();
-    let (dtype, elements) = match encoding {
-        TensorType::Dense(dtype) => (dtype, stored.len()),
-        TensorType::Quantized(_) => (DType::U8, bytes.len()),
-        TensorType::Mlx(_) => unreachable!("not among these encodings"),
-    };
-    let data = device.buffer_from_slice(&bytes, dtype, [elements]).unwrap();
-    (Weight::new(data, encoding, rows, columns).unwrap(), stored)
+    (weight_of(device, encoding, &bytes, rows, columns), stored)
 }
 
 #[test]
 fn agrees_with_the_reference_in_every_encoding() {
-    let dense = [DType::F32, DType::F16, DType::BF16].map(TensorType::Dense);
-    let quantized = QuantType::ALL.iter().map(|&quant| TensorType::Quantized(quant));
     for device in devices() {
-        for encoding in dense.into_iter().chain(quantized.clone()) {
+        for encoding in gpu::file_encodings() {
             if device.runs_gpu_kernels() && !gpu::has_format(encoding) {
                 continue;
             }

@@ -51,6 +51,12 @@ pub(super) fn encodings() -> impl Iterator<Item = TensorType> {
     FLOATS.into_iter().map(TensorType::Dense).chain(FORMATS.into_iter().map(TensorType::Quantized))
 }
 
+/// The encodings of weights in GGUF files.
+pub(super) fn file_encodings() -> impl Iterator<Item = TensorType> {
+    let quantized = QuantType::ALL.iter().copied().map(TensorType::Quantized);
+    FLOATS.into_iter().map(TensorType::Dense).chain(quantized)
+}
+
 /// The encoding has kernels for GPUs, or an error that says so.
 pub(super) fn check_format(check: Check, name: &str, encoding: TensorType) -> Result<()> {
     check
@@ -87,11 +93,7 @@ pub fn texts() -> Vec<GpuText> {
     let single = [TensorType::Dense(DType::F32)];
     let caches = [DType::F16, DType::F32].map(TensorType::Dense);
     let quantized_caches = super::kv_cache_quantize::ENCODINGS.map(TensorType::Quantized);
-    let weights: Vec<TensorType> = FLOATS
-        .map(TensorType::Dense)
-        .into_iter()
-        .chain(QuantType::ALL.iter().copied().map(TensorType::Quantized))
-        .collect();
+    let weights: Vec<TensorType> = file_encodings().collect();
     let common: Vec<TensorType> = encodings().collect();
     let quantized = FORMATS.map(TensorType::Quantized);
     let layouts: Vec<TensorType> = mlx_layouts().into_iter().map(TensorType::Mlx).collect();
@@ -171,9 +173,6 @@ pub(crate) fn mlx_layouts() -> Vec<MlxType> {
     let layout = |(mode, bits, group, scales)| MlxType::new(Quantization::new(mode, bits, group).ok()?, scales).ok();
     affine.into_iter().chain(others).filter_map(layout).collect()
 }
-
-#[cfg(test)]
-mod launches;
 
 #[cfg(test)]
 mod tests {

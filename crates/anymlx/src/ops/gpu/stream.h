@@ -422,3 +422,48 @@ FN Walk walk_of(uint begin, uint end, uint group, uint groups, uint simd_id, uin
   w.end = end;
   return w;
 }
+
+// ---- three matrices ----------------------------------------------------------------------
+// Two of format F, then one of G: a simdgroup takes its pairs of the first two, then those of the third. The copies that
+// run ahead of the activations are those of the first matrix of which it has a pair.
+template <typename F, typename G> struct Three {
+  Stream<F, 2> first;
+  Stream<G, 1> last;
+};
+
+#define LARGER(a, b) ((a) > (b) ? (a) : (b))
+// Bytes of a simdgroup's ring, and of all threadgroup memory, for the third matrix in G
+#define THREE_RING(G) LARGER(RING(Format), RING(G))
+#define THREE_BYTES(G) (ACTIVATION_BYTES(WIDTH) + SIMDS * THREE_RING(G))
+
+template <typename F, typename G> FN bool has_first(const THREAD Three<F, G>& s) {
+  return s.first.walk.first < s.first.walk.end;
+}
+
+// Shares out the pairs of the matrices, which are set.
+template <typename F, typename G>
+FN void share_three(THREAD Three<F, G>& s, uint columns, uint group, uint groups, uint simd_id) {
+  const uint begin = s.first.matrices[0].pairs + s.first.matrices[1].pairs;
+  s.first.columns = columns;
+  s.first.walk = walk_of(0, begin, group, groups, simd_id, SIMDS);
+  s.last.columns = columns;
+  s.last.walk = walk_of(begin, begin + s.last.matrices[0].pairs, group, groups, simd_id, SIMDS);
+  s.last.walk.first -= begin;
+  s.last.walk.end -= begin;
+}
+
+template <typename F, typename G> FN void begin_three(THREAD Three<F, G>& s, THREADGROUP uchar* ring, uint lane) {
+  if (has_first<F, G>(s)) begin_stream<F, 2>(s.first, ring, lane);
+  else begin_stream<G, 1>(s.last, ring, lane);
+}
+
+// The products of all pairs, after begin_three.
+template <typename F, typename G, int MODE, int LAST_MODE, typename How>
+FN void run_three(THREAD Three<F, G>& s, Activations x, THREADGROUP uchar* ring, How how, How last_how, uint lane) {
+  if (has_first<F, G>(s)) {
+    run_stream<F, F, 2, MODE>(s.first, x, ring, how, lane);
+    SIMD_BARRIER();
+    begin_stream<G, 1>(s.last, ring, lane);
+  }
+  run_stream<G, F, 1, LAST_MODE>(s.last, x, ring, last_how, lane);
+}

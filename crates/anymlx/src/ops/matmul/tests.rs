@@ -7,7 +7,7 @@ use crate::{
     env::{self, EmulatorMode},
     ops::{
         quantize_activations, quantize_activations_refined, quantized_activation_bytes,
-        test_data::with_small_scales,
+        test_data::{weight_of, with_small_scales},
         test_devices::{devices, metal_devices},
     },
 };
@@ -60,13 +60,7 @@ impl Case {
     }
 
     fn weight(&self, device: &MlxDevice) -> Weight {
-        let (dtype, elements) = match self.encoding {
-            TensorType::Dense(dtype) => (dtype, self.weights.len()),
-            TensorType::Quantized(_) => (DType::U8, self.bytes.len()),
-            TensorType::Mlx(_) => unreachable!("not among these encodings"),
-        };
-        let data = device.buffer_from_slice(&self.bytes, dtype, [elements]).unwrap();
-        Weight::new(data, self.encoding, self.rows, self.columns).unwrap()
+        weight_of(device, self.encoding, &self.bytes, self.rows, self.columns)
     }
 
     fn run(&self, device: &MlxDevice, form: Form) -> Vec<f32> {

@@ -9,7 +9,7 @@ use crate::{
     ops::{
         FeedForward, PostNorm, RmsNormParams, add_in_place, feed_forward, gated_activation, gated_projection, matmul,
         project, project_add, quantized_activation_bytes, rms_norm,
-        test_data::{floats, run},
+        test_data::{floats, run, weight_of},
     },
 };
 
@@ -58,13 +58,7 @@ impl Maker {
         values.iter_mut().for_each(|value| *value /= (columns as f32).sqrt());
         let mut bytes = vec![0; encoding.byte_len(values.len() as u64).unwrap() as usize];
         quant::quantize(encoding, &values, &mut bytes).unwrap();
-        let (dtype, elements) = match encoding {
-            TensorType::Dense(dtype) => (dtype, values.len()),
-            TensorType::Quantized(_) => (DType::U8, bytes.len()),
-            TensorType::Mlx(_) => unreachable!("not among these encodings"),
-        };
-        let data = self.device.buffer_from_slice(&bytes, dtype, [elements]).unwrap();
-        Weight::new(data, encoding, rows, columns).unwrap()
+        weight_of(&self.device, encoding, &bytes, rows, columns)
     }
 
     /// A place for the 8-bit form, which allows for rounding.

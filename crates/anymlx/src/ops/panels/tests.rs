@@ -7,7 +7,7 @@ use crate::{
     MlxDevice,
     ops::{
         gpu,
-        test_data::{floats, run},
+        test_data::{floats, run, weight_of},
         test_devices::devices,
     },
 };
@@ -50,14 +50,7 @@ fn every_encoding_is_unpacked() {
             let mut expected = vec![0.0; values.len()];
             quant::dequantize(encoding, &bytes, &mut expected).unwrap();
             for device in gpus() {
-                let dtype = match encoding {
-                    TensorType::Dense(dtype) => dtype,
-                    TensorType::Quantized(_) => DType::U8,
-                    TensorType::Mlx(_) => unreachable!("not among these encodings"),
-                };
-                let elements = bytes.len() / dtype.size_of();
-                let data = device.buffer_from_slice(&bytes, dtype, [elements]).unwrap();
-                let weight = Weight::new(data, encoding, rows, columns).unwrap();
+                let weight = weight_of(&device, encoding, &bytes, rows, columns);
                 // Alone, and as the second of two interleaved matrices.
                 for (interleaved, first) in [(1, 0), (2, 8)] {
                     let shape = PanelShape::of(interleaved * rows.next_multiple_of(GROUP), columns);

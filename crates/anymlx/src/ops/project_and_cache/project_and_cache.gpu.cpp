@@ -63,65 +63,46 @@ FN void expect_keys(const DEVICE f16* key_cache, const DEVICE f16* value_cache, 
   prefetch((const DEVICE uchar*)from, 2 * p.head_dim * min(each, keys - first));
 }
 
-#define LARGER(a, b) ((a) > (b) ? (a) : (b))
-#define PROJECT_AND_CACHE_RING(G) LARGER(RING(Format), RING(G))
-#define PROJECT_AND_CACHE_BYTES(G) (ACTIVATION_BYTES(WIDTH) + SIMDS * PROJECT_AND_CACHE_RING(G))
-
-// A simdgroup takes its pairs of queries and keys, then those of values. The copies that run ahead of the activations are
-// those of the first matrix of which it has a pair.
 #define PROJECT_AND_CACHE(name, G)                                                                         \
-  LARGE_SHARED_SIZE(name, PROJECT_AND_CACHE_BYTES(G))                                                      \
+  LARGE_SHARED_SIZE(name, THREE_BYTES(G))                                                                  \
   KERNEL_EARLY(THREADS, 1, name, IN(float, x), IN(float, norm), IN(uchar, w0), IN(uchar, w1), IN(uchar, w2), \
                IN(float, bias0), IN(float, bias1), IN(float, bias2), IN(uint, positions), IN(float, frequencies), \
                OUT(float, queries), INOUT(f16, key_cache), INOUT(f16, value_cache), PARAMS(ProjectAndCacheBlock, p)) { \
-    LARGE_SHARED(memory, PROJECT_AND_CACHE_BYTES(G));                                                      \
+    LARGE_SHARED(memory, THREE_BYTES(G));                                                                  \
     SHARED(float, partial, 32);                                                                            \
     const DEVICE float* none = nullptr;                                                                    \
     DEVICE float* cached = nullptr;                                                                        \
     const uint columns = p.norm.columns, apart = p.interleaved ? 1 : p.head_dim / 2;                       \
     const Activations a = activations_at(memory, WIDTH);                                                   \
-    THREADGROUP uchar* ring = memory + ACTIVATION_BYTES(WIDTH) + simd_id * PROJECT_AND_CACHE_RING(G);      \
-    Stream<Format, 2> s;                                                                                   \
-    s.matrices[0] = one_matrix<Format>(w0, p.query_rows, columns, queries, p.has_bias & 1 ? bias0 : none); \
-    s.matrices[1] = one_matrix<Format>(w1, p.key_rows, columns, cached, p.has_bias & 2 ? bias1 : none);    \
-    s.matrices[0].apart = apart;                                                                           \
-    s.matrices[1].apart = apart;                                                                           \
-    s.columns = columns;                                                                                   \
-    const uint begin = s.matrices[0].pairs + s.matrices[1].pairs;                                          \
-    s.walk = walk_of(0, begin, tg_id.x, p.groups, simd_id, SIMDS);                                         \
-    Stream<G, 1> t;                                                                                        \
-    t.matrices[0] = one_matrix<G>(w2, p.key_rows, columns, cached, p.has_bias & 4 ? bias2 : none);         \
-    t.columns = columns;                                                                                   \
-    t.walk = walk_of(begin, begin + t.matrices[0].pairs, tg_id.x, p.groups, simd_id, SIMDS);               \
-    t.walk.first -= begin;                                                                                 \
-    t.walk.end -= begin;                                                                                   \
-    const bool has_first = s.walk.first < s.walk.end;                                                      \
+    THREADGROUP uchar* ring = memory + ACTIVATION_BYTES(WIDTH) + simd_id * THREE_RING(G);                  \
+    Three<Format, G> s;                                                                                    \
+    s.first.matrices[0] = one_matrix<Format>(w0, p.query_rows, columns, queries, p.has_bias & 1 ? bias0 : none); \
+    s.first.matrices[1] = one_matrix<Format>(w1, p.key_rows, columns, cached, p.has_bias & 2 ? bias1 : none); \
+    s.first.matrices[0].apart = apart;                                                                     \
+    s.first.matrices[1].apart = apart;                                                                     \
+    s.last.matrices[0] = one_matrix<G>(w2, p.key_rows, columns, cached, p.has_bias & 4 ? bias2 : none);    \
+    share_three<Format, G>(s, columns, tg_id.x, p.groups, simd_id);                                        \
     GRID_DEPENDENTS();                                                                                     \
     expect_norm(norm, p.norm, tg_id.x, tid);                                                               \
-    if (has_first) begin_stream<Format, 2>(s, ring, lane);                                                 \
-    else begin_stream<G, 1>(t, ring, lane);                                                                \
+    begin_three<Format, G>(s, ring, lane);                                                                 \
     GRID_WAIT();                                                                                           \
-    Placed placed;                                                                                         \
-    placed.frequencies = frequencies;                                                                      \
-    placed.cache = key_cache;                                                                              \
-    placed.position = *fresh(positions);                                                                   \
-    placed.capacity = p.capacity;                                                                          \
-    placed.head_dim = p.head_dim;                                                                          \
-    placed.magnitude = p.magnitude;                                                                        \
-    placed.sine = 0.0f;                                                                                    \
-    placed.cosine = 1.0f;                                                                                  \
+    Placed keys;                                                                                           \
+    keys.frequencies = frequencies;                                                                        \
+    keys.cache = key_cache;                                                                                \
+    keys.position = *fresh(positions);                                                                     \
+    keys.capacity = p.capacity;                                                                            \
+    keys.head_dim = p.head_dim;                                                                            \
+    keys.magnitude = p.magnitude;                                                                          \
+    keys.sine = 0.0f;                                                                                      \
+    keys.cosine = 1.0f;                                                                                    \
+    Placed values = keys;                                                                                  \
+    values.cache = value_cache;                                                                            \
     stage_activations<Format, WIDTH>(fresh(x), norm, p.norm, a, partial, tid, lane, simd_id);              \
     BARRIER();                                                                                             \
-    if (has_first) {                                                                                       \
-      run_stream<Format, Format, 2, ROTATE_ROWS>(s, a, ring, placed, lane);                                \
-      SIMD_BARRIER();                                                                                      \
-      begin_stream<G, 1>(t, ring, lane);                                                                   \
-    }                                                                                                      \
-    placed.cache = value_cache;                                                                            \
-    run_stream<G, Format, 1, CACHE_ROWS>(t, a, ring, placed, lane);                                        \
-    if (simd_id == 0) expect_keys(key_cache, value_cache, p, placed.position, tg_id.x, lane);              \
-    if (placed.position >= p.capacity && tg_id.x == 0 && tid == 0)                                         \
-      FAULT(FAULT_POSITION, placed.position, p.capacity, 0);                                               \
+    run_three<Format, G, ROTATE_ROWS, CACHE_ROWS>(s, a, ring, keys, values, lane);                         \
+    if (simd_id == 0) expect_keys(key_cache, value_cache, p, keys.position, tg_id.x, lane);                \
+    if (keys.position >= p.capacity && tg_id.x == 0 && tid == 0)                                           \
+      FAULT(FAULT_POSITION, keys.position, p.capacity, 0);                                                 \
   }
 PROJECT_AND_CACHE(GPU_CAT(project_and_cache_, ELEMENT), Format)
 #if !ELEMENT_IS(q6_k)
