@@ -52,6 +52,25 @@ struct Decoder {
     ahead: Option<Submission>,
 }
 
+impl Decoder {
+    /// Draws a token and submits the one after it, if there is `room` for both. The token's place, and how long the device
+    /// worked on it.
+    ///
+    /// After an error the device may be ahead of what was drawn.
+    fn step(&mut self, room: usize) -> Result<(usize, Timing)> {
+        let place = self.turn;
+        self.turn = (place + 1) % self.graphs.len();
+        let submission = match self.ahead.take() {
+            Some(submission) => submission,
+            None => self.graphs[place].replay()?,
+        };
+        if self.turn != place && room > 1 {
+            self.ahead = Some(self.graphs[self.turn].replay()?);
+        }
+        Ok((place, submission.wait()?))
+    }
+}
+
 /// A context with a model.
 pub struct Session {
     model: Model,
@@ -310,26 +329,17 @@ impl Session {
     pub fn decode(&mut self) -> Result<u32> {
         const OPERATION: &str = "decode";
         self.check_room(OPERATION, 1)?;
-        let has_room_ahead = self.capacity() - self.used > 1;
+        let room = self.capacity() - self.used;
         let Some(decoder) = self.decoder.as_mut().filter(|_| self.is_drawing) else {
             return Err(LmError::invalid(OPERATION, "no token has been drawn yet: call `first`"));
         };
         self.model.place_weights();
-        let place = decoder.turn;
-        let next = (place + 1) % decoder.graphs.len();
-        let submission = match decoder.ahead.take() {
-            Some(submission) => submission,
-            None => decoder.graphs[place].replay()?,
-        };
-        if next != place && has_room_ahead {
-            decoder.ahead = Some(decoder.graphs[next].replay()?);
-        }
-        decoder.turn = next;
-        let waited = submission.wait();
-        if waited.is_err() {
+        let step = decoder.step(room);
+        if step.is_err() {
             self.end_drawing();
         }
-        self.decode_timing = Some(waited?);
+        let (place, timing) = step?;
+        self.decode_timing = Some(timing);
         self.used += 1;
         self.drawn(place)
     }

@@ -2,17 +2,9 @@
 
 mod support;
 
-use std::path::Path;
-
 use anymlx::{MlxDevice, ops::SampleParams};
 use anymlx_lm::{CacheType, Model, Session, SessionOptions};
-use anymlx_testing::golden::Golden;
-use support::{EXACT, all_logits};
-
-fn goldens() -> Vec<Golden> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/models");
-    Golden::load_all(&directory).expect("the goldens are committed")
-}
+use support::{EXACT, all_logits, goldens};
 
 fn options(cache_type: CacheType, chunk: usize) -> SessionOptions {
     SessionOptions { chunk: Some(chunk), cache_type, ..EXACT }

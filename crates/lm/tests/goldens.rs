@@ -2,48 +2,21 @@
 
 mod support;
 
-use std::path::Path;
-
 use anymlx::{MlxDevice, ops::SampleParams};
 use anymlx_lm::{GenerateOptions, Model, Session, SessionOptions, generate};
-use anymlx_testing::golden::Golden;
-use support::{EXACT, all_logits};
-
-fn goldens() -> Vec<Golden> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/models");
-    Golden::load_all(&directory).expect("the goldens are committed")
-}
+use support::{EXACT, all_logits, goldens, greedy};
 
 #[test]
 fn logits_agree_with_transformers() {
-    let device = MlxDevice::cpu().unwrap();
-    for golden in goldens() {
-        let model = Model::open(&golden.model, &device).unwrap();
-        let name = format!("{} exact", golden.name);
-        let logits = all_logits(&model, &golden.tokens, EXACT);
-        anymlx_testing::assert_close(&name, &logits, &golden.logits_f64(), &golden.tolerance(1e-4));
-        // Eight-bit activations and a half-precision cache round; features that are wrong move
-        // logits further, and are caught above.
-        let name = format!("{} default", golden.name);
-        let logits = all_logits(&model, &golden.tokens, SessionOptions::default());
-        anymlx_testing::assert_close(&name, &logits, &golden.logits_f64(), &golden.tolerance(0.3));
-    }
+    support::logits_agree(&MlxDevice::cpu().unwrap());
 }
 
 #[test]
 fn greedy_text_agrees_with_transformers() {
     let device = MlxDevice::cpu().unwrap();
     for golden in goldens() {
-        let model = Model::open(&golden.model, &device).unwrap();
-        let mut session = Session::new(&model, EXACT).unwrap();
-        let options = GenerateOptions {
-            max_tokens: golden.continuation.len(),
-            sampling: SampleParams::default(),
-            ignore_end: true,
-        };
-        let summary =
-            generate(&mut session, &golden.tokens, &options, |_| std::ops::ControlFlow::Continue(())).unwrap();
-        assert_eq!(summary.tokens, golden.continuation, "{}", golden.name);
+        let tokens = greedy(&golden, &device, golden.continuation.len());
+        assert_eq!(tokens, golden.continuation, "{}", golden.name);
     }
 }
 

@@ -2,17 +2,11 @@
 
 mod support;
 
-use std::{path::Path, time::Instant};
+use std::time::Instant;
 
 use anymlx::{MlxDevice, ops::SampleParams};
-use anymlx_lm::{CacheType, GenerateOptions, Model, Session, SessionOptions, generate};
-use anymlx_testing::golden::Golden;
-use support::{EXACT, all_logits};
-
-fn goldens() -> Vec<Golden> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/models");
-    Golden::load_all(&directory).expect("the goldens are committed")
-}
+use anymlx_lm::{Model, Session, SessionOptions};
+use support::{goldens, greedy};
 
 fn gpus() -> Vec<MlxDevice> {
     let mut devices = Vec::new();
@@ -28,15 +22,7 @@ fn gpus() -> Vec<MlxDevice> {
 #[test]
 fn logits_agree_with_transformers() {
     for device in gpus() {
-        for golden in goldens() {
-            let model = Model::open(&golden.model, &device).unwrap();
-            let name = format!("{} exact on {}", golden.name, device.name());
-            let logits = all_logits(&model, &golden.tokens, EXACT);
-            anymlx_testing::assert_close(&name, &logits, &golden.logits_f64(), &golden.tolerance(1e-4));
-            let name = format!("{} default on {}", golden.name, device.name());
-            let logits = all_logits(&model, &golden.tokens, SessionOptions::default());
-            anymlx_testing::assert_close(&name, &logits, &golden.logits_f64(), &golden.tolerance(0.3));
-        }
+        support::logits_agree(&device);
     }
 }
 
@@ -45,17 +31,9 @@ fn greedy_text_is_the_processors() {
     let cpu = MlxDevice::cpu().unwrap();
     for device in gpus() {
         for golden in goldens() {
-            let text = |device: &MlxDevice| {
-                let model = Model::open(&golden.model, device).unwrap();
-                let options = GenerateOptions { max_tokens: 32, sampling: SampleParams::default(), ignore_end: true };
-                let mut session = Session::new(&model, EXACT).unwrap();
-                generate(&mut session, &golden.tokens, &options, |_| std::ops::ControlFlow::Continue(()))
-                    .unwrap()
-                    .tokens
-            };
-            let found = text(&device);
+            let found = greedy(&golden, &device, 32);
             assert_eq!(found.len(), 32);
-            assert_eq!(found, text(&cpu), "{} on {}", golden.name, device.name());
+            assert_eq!(found, greedy(&golden, &cpu, 32), "{} on {}", golden.name, device.name());
         }
     }
 }
@@ -68,8 +46,7 @@ fn a_hundred_thousand_tokens_leave_memory_flat() {
     for device in gpus() {
         let golden = goldens().swap_remove(0);
         let model = Model::open(&golden.model, &device).unwrap();
-        let options = SessionOptions { cache_type: CacheType::F16, ..SessionOptions::default() };
-        let mut session = Session::new(&model, options).unwrap();
+        let mut session = Session::new(&model, SessionOptions::default()).unwrap();
         let sampling = SampleParams { temperature: 1.0, top_k: 40, seed: 3, ..SampleParams::default() };
         let mut draw = |tokens: usize| {
             let mut drawn = 0;

@@ -1,6 +1,6 @@
 //! In which order a session may be used, and that drawing ahead shows nowhere.
 
-use std::path::Path;
+mod support;
 
 use anymlx::{MlxDevice, TraceOptions, ops::SampleParams};
 use anymlx_lm::{Model, Session, SessionOptions};
@@ -9,8 +9,7 @@ use anymlx_testing::golden::Golden;
 const SAMPLING: SampleParams = SampleParams { temperature: 1.0, top_k: 40, top_p: 0.95, min_p: 0.01, seed: 7 };
 
 fn golden() -> Golden {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/models");
-    Golden::load_all(&directory).expect("the goldens are committed").swap_remove(0)
+    support::goldens().swap_remove(0)
 }
 
 /// The processor draws when it is asked, the recording backend one token ahead.
@@ -90,4 +89,19 @@ fn drawing_needs_logits_and_a_first_token() {
         session.logits_from(&golden.tokens[7..9], 0, |_, _| Ok(())).unwrap();
         refuses_first(&mut session);
     }
+}
+
+#[test]
+fn a_failed_token_ends_the_drawing() {
+    let golden = golden();
+    let [_, device] = devices();
+    let model = Model::open(&golden.model, &device).unwrap();
+    let mut session = Session::new(&model, SessionOptions::default()).unwrap();
+    session.feed(&golden.tokens[..5]).unwrap();
+    session.first(SAMPLING).unwrap();
+    session.decode().unwrap();
+    device.fail_next_submission("made up").unwrap();
+    let failed = (0..2).map(|_| session.decode()).find_map(Result::err).expect("one of two replays fails");
+    assert!(failed.to_string().contains("made up"), "{failed}");
+    assert!(session.decode().unwrap_err().to_string().contains("call `first`"));
 }

@@ -29,10 +29,13 @@ pub(super) fn insert<'s>(instructions: &Instructions<'s>) -> Instructions<'s> {
     const CHECK: Instruction<'static> = Instruction::ApplyFilter(WEIGH, Some(1), !0);
     const CHECK_STORED: Instruction<'static> = Instruction::ApplyFilter(WEIGH_STORED, Some(1), !0);
     let mut output = Instructions::new(instructions.name(), instructions.source());
+    // Where each instruction now begins, and the end.
     let mut moved = Vec::new();
+    let mut end = 0;
     while let Some(instruction) = instructions.get(moved.len() as u32) {
         let line = instructions.get_line(moved.len() as u32).unwrap_or(0) as u16;
-        let mut add = |instruction| output.add_with_line(instruction, line);
+        moved.push(end);
+        let mut add = |instruction| end = output.add_with_line(instruction, line) + 1;
         let is_compared = matches!(
             instruction,
             Instruction::Eq
@@ -55,31 +58,22 @@ pub(super) fn insert<'s>(instructions: &Instructions<'s>) -> Instructions<'s> {
                 | Instruction::CallMethod(..)
                 | Instruction::CallObject(_)
         );
-        let first = match instruction {
-            Instruction::SetAttr(_) => {
-                let first = add(Instruction::Swap);
-                add(CHECK_STORED);
-                add(Instruction::Swap);
-                add(instruction.clone());
-                first
-            }
-            // No comparison goes through more than the value on top.
-            _ if is_compared => {
-                let first = add(CHECK);
-                add(instruction.clone());
-                first
-            }
-            _ => add(instruction.clone()),
-        };
+        if matches!(instruction, Instruction::SetAttr(_)) {
+            add(Instruction::Swap);
+            add(CHECK_STORED);
+            add(Instruction::Swap);
+        }
+        // No comparison goes through more than the value on top.
+        if is_compared {
+            add(CHECK);
+        }
+        add(instruction.clone());
         if is_made {
             add(CHECK);
         }
-        moved.push(first);
     }
-    let end = moved.len();
-    let place = |target: u32| moved.get(target as usize).copied();
-    let after_last = (0..).find(|index| output.get(*index).is_none()).unwrap_or(0);
-    for index in 0..after_last {
+    moved.push(end);
+    for index in 0..end {
         let Some(instruction) = output.get_mut(index) else { break };
         if let Instruction::Iterate(target)
         | Instruction::Jump(target)
@@ -88,7 +82,7 @@ pub(super) fn insert<'s>(instructions: &Instructions<'s>) -> Instructions<'s> {
         | Instruction::JumpIfTrueOrPop(target)
         | Instruction::BuildMacro(_, target, _) = instruction
         {
-            *target = place(*target).unwrap_or(after_last + target.saturating_sub(end as u32));
+            *target = moved.get(*target as usize).copied().unwrap_or(end);
         }
     }
     output
