@@ -1,28 +1,22 @@
 //! Whatever a file says, reading it neither panics nor takes more memory than a small multiple of its bytes.
 //!
 //! Inputs are the corpora of the fuzzer, in `fuzz/corpus/` of the repository, random changes of them, and headers that announce
-//! as much as could be there. The first test only counts memory, which the allocator does for the whole process; the other tests
-//! of this file hold its lock.
+//! as much as could be there.
 
+#[allow(dead_code, reason = "the tests of lm use all of it")]
 mod allocation;
 mod corpus;
 mod mutate;
 mod pretending;
 mod targets;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Barrier;
 
-use allocation::Budget;
+use allocation::{Budget, bounded};
 use anymlx_formats::safetensors::Safetensors;
 use corpus::corpus;
 use mutate::Random;
 use targets::{TARGETS, Target, Verdict};
-
-/// Held by every test: the counters are those of the whole process.
-fn alone() -> MutexGuard<'static, ()> {
-    static LOCK: Mutex<()> = Mutex::new(());
-    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 #[derive(Default)]
 struct Tally {
@@ -39,9 +33,33 @@ impl Tally {
     }
 }
 
+/// The runner of tests starts threads and collects their output while a test counts.
+#[test]
+fn memory_of_other_threads_is_not_counted() {
+    let barrier = Barrier::new(2);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            barrier.wait();
+            drop(std::hint::black_box(vec![1_u8; 1 << 20]));
+            barrier.wait();
+        });
+        let none = Budget { constant: 0, multiple: 0 };
+        bounded(none, 0, || {
+            barrier.wait();
+            barrier.wait();
+        });
+        other.join().expect("the other thread does not fail");
+    });
+}
+
+#[test]
+#[should_panic(expected = "4097 bytes of memory for an input of 0 bytes, 4096 are allowed")]
+fn memory_over_the_budget_fails() {
+    bounded(Budget::HEADER, 0, || std::hint::black_box(vec![1_u8; 4097]));
+}
+
 #[test]
 fn the_corpora_are_judged_as_their_names_say() {
-    let _alone = alone();
     for (name, target) in TARGETS {
         let (mut valid, mut broken) = (0, 0);
         for (file, input) in corpus(name) {
@@ -59,7 +77,6 @@ fn the_corpora_are_judged_as_their_names_say() {
 
 #[test]
 fn false_announcements_take_no_memory() {
-    let _alone = alone();
     for fill in [100, 10_000, 1_000_000] {
         let mut tally = Tally::default();
         let mut run = |target: Target, inputs: Vec<(String, Vec<u8>)>| {
@@ -85,7 +102,6 @@ fn false_announcements_take_no_memory() {
 
 #[test]
 fn changed_files_are_judged_with_bounded_memory() {
-    let _alone = alone();
     for (name, target) in TARGETS {
         let text = name.starts_with("safetensors") || name == "mlx_config";
         let (valid, others): (Vec<_>, Vec<_>) =
@@ -118,7 +134,6 @@ fn changed_files_are_judged_with_bounded_memory() {
 /// Our header reader and the crate `safetensors` accept the same files, but for those that only we refuse on purpose.
 #[test]
 fn acceptance_agrees_with_the_crate_safetensors() {
-    let _alone = alone();
     let mut seeds = corpus("safetensors");
     seeds.retain(|(file, _)| file.starts_with("valid-"));
     let mut random = Random(0xc0de);

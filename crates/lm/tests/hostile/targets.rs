@@ -6,7 +6,7 @@ use anymlx_lm::chat::{ChatTemplate, Message, RenderOptions, SpecialTexts};
 use anymlx_lm::tokenizer::{DecodeOptions, EncodeOptions, JsonOptions, Tokenizer, TokenizerError};
 use anymlx_lm::{Checkpoint, architecture};
 
-use crate::allocation::{Budget, bounded};
+use crate::allocation::{Budget, bounded, bounded_process};
 use crate::records::{MODEL_KEYS, Records, TOKENIZER_KEYS};
 
 /// A check of one input; true when it is accepted.
@@ -47,7 +47,7 @@ pub fn tokenizer_gguf(input: &[u8]) -> bool {
     } else {
         Records::new(rest).metadata(&TOKENIZER_KEYS)
     };
-    let (result, _) = bounded(TOKENIZER, bytes_of(&metadata), || Tokenizer::from_gguf(&metadata));
+    let result = bounded_process(TOKENIZER, bytes_of(&metadata), || Tokenizer::from_gguf(&metadata));
     match result {
         Ok(tokenizer) => {
             use_tokenizer(&tokenizer, input);
@@ -69,7 +69,7 @@ pub fn tokenizer_json(input: &[u8]) -> bool {
         padding_token: None,
         end_of_generation: &[2],
     };
-    let (result, _) = bounded(TOKENIZER_JSON, input.len(), || {
+    let result = bounded_process(TOKENIZER_JSON, input.len(), || {
         let tokenizer = Tokenizer::from_json(input, &options)?;
         use_tokenizer(&tokenizer, input);
         Ok(())
@@ -114,7 +114,7 @@ pub fn chat_template(input: &[u8]) -> bool {
     let source = String::from_utf8_lossy(input);
     let messages =
         [Message::new("system", "Be brief."), Message::new("user", " Hi "), Message::new("assistant", "<b> é")];
-    let (result, _) = bounded(TEMPLATE, input.len(), || {
+    let result = bounded_process(TEMPLATE, input.len(), || {
         let template = ChatTemplate::new(&source, SpecialTexts { bos_token: "<s>", eos_token: "</s>" })?;
         template.render(&messages, RenderOptions { add_generation_prompt: true })
     });
