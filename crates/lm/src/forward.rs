@@ -55,10 +55,17 @@ fn post_norm<'a>(config: &ModelConfig, weight: Option<&'a MlxBuffer>, normed: &'
     weight.map(|weight| PostNorm { weight, params: norm_params(config), normed: &normed.values })
 }
 
+fn window_of(kind: LayerAttention) -> Option<usize> {
+    match kind {
+        LayerAttention::Global => None,
+        LayerAttention::Window(window) => Some(window),
+    }
+}
+
 impl Pass<'_> {
     /// Runs the first `tokens` ids of the workspace at its positions through all layers: keys and
-    /// values join the cache, and the residual stream holds the last layer's output.
-    pub(crate) fn layers(&self, encoder: &mut CommandEncoder, tokens: usize) -> Result<()> {
+    /// values join the cache, and the last `wanted` rows of the residual stream hold the last layer's output.
+    pub(crate) fn layers(&self, encoder: &mut CommandEncoder, tokens: usize, wanted: usize) -> Result<()> {
         let (config, weights) = (self.model.config(), self.model.weights());
         let ids = take_vector(&self.workspace.ids, tokens)?;
         let positions = take_vector(&self.workspace.positions, tokens)?;
@@ -67,7 +74,20 @@ impl Pass<'_> {
         let layers = weights.layers.iter().zip(&config.layers).zip(&self.cache.layers);
         for (index, ((layer, kind), cache)) in layers.enumerate() {
             let taps = self.taps.map(|taps| &taps.layers[index]);
-            let step = Step { config, tokens, positions: &positions, residual: &residual, taps };
+            let mut step = Step { config, first: 0, tokens, positions: &positions, residual: &residual, taps };
+            self.project(encoder, &step, layer, *kind, cache)?;
+            // Nothing reads the other rows of the last layer.
+            let (positions, residual);
+            if index + 1 == weights.layers.len() && wanted < tokens {
+                if wanted == 0 {
+                    break;
+                }
+                step.first = tokens - wanted;
+                step.tokens = wanted;
+                positions = step.positions.try_slice_view((4 * step.first) as u64, wanted)?;
+                residual = take(step.residual, step.first, wanted)?;
+                (step.positions, step.residual) = (&positions, &residual);
+            }
             self.attention(encoder, &step, layer, *kind, cache)?;
             self.feed_forward(encoder, &step, layer)?;
         }
@@ -88,7 +108,8 @@ impl Pass<'_> {
         Ok(())
     }
 
-    fn attention(
+    /// Queries of all tokens, and their keys and values in the cache.
+    fn project(
         &self,
         encoder: &mut CommandEncoder,
         step: &Step<'_>,
@@ -113,15 +134,10 @@ impl Pass<'_> {
         let values = heads(&value_rows, tokens, config.kv_heads, config.head_dim)?;
         let rotation = self.model.rotation(kind);
         let norms = layer.query_norm.as_ref().zip(layer.key_norm.as_ref());
-        let window = match kind {
-            LayerAttention::Global => None,
-            LayerAttention::Window(window) => Some(window),
-        };
-        // Of a quantised cache, attention reads rows in half precision, which layers share.
-        let rows = self.cache.expanded.as_ref().map_or(cache, |expanded| &expanded.rows);
+        let rows = self.cache_rows(cache);
         if let Some(expanded) = &self.cache.expanded {
-            ops::kv_cache_expand(encoder, &cache.keys, &rows.keys, expanded.encoding, positions, window)?;
-            ops::kv_cache_expand(encoder, &cache.values, &rows.values, expanded.encoding, positions, window)?;
+            ops::kv_cache_expand(encoder, &cache.keys, &rows.keys, expanded.encoding, positions, window_of(kind))?;
+            ops::kv_cache_expand(encoder, &cache.values, &rows.values, expanded.encoding, positions, window_of(kind))?;
         }
         let rotate = RotateAndCache {
             queries: &queries,
@@ -143,9 +159,34 @@ impl Pass<'_> {
             ops::kv_cache_quantize(encoder, &rows.keys, &cache.keys, expanded.encoding, positions)?;
             ops::kv_cache_quantize(encoder, &rows.values, &cache.values, expanded.encoding, positions)?;
         }
+        Ok(())
+    }
 
+    /// The rows that attention reads: of a quantised cache, they are in half precision, and layers share them.
+    fn cache_rows<'a>(&'a self, cache: &'a LayerCache) -> &'a LayerCache {
+        self.cache.expanded.as_ref().map_or(cache, |expanded| &expanded.rows)
+    }
+
+    /// What the step's tokens attend to joins their rows of the residual stream.
+    fn attention(
+        &self,
+        encoder: &mut CommandEncoder,
+        step: &Step<'_>,
+        layer: &LayerWeights,
+        kind: LayerAttention,
+        cache: &LayerCache,
+    ) -> Result<()> {
+        let Step { config, tokens, positions, .. } = *step;
+        let rows = self.cache_rows(cache);
+        let normed = self.workspace.normed.rows(tokens)?;
+        let query_rows = take(&self.workspace.queries, step.first, tokens)?;
+        let queries = heads(&query_rows, tokens, config.heads, config.head_dim)?;
         let attended = self.workspace.attended.rows(tokens)?;
-        let params = AttentionParams { scale: config.attention_scale, window, softcap: config.attention_softcap };
+        let params = AttentionParams {
+            scale: config.attention_scale,
+            window: window_of(kind),
+            softcap: config.attention_softcap,
+        };
         ops::attention(encoder, &queries, &rows.keys, &rows.values, positions, &attended.values, params)?;
         step.tap(encoder, &attended, |taps| &taps.attended)?;
         let projected = take(&self.workspace.projected, 0, tokens)?;
@@ -188,6 +229,8 @@ impl Pass<'_> {
 #[derive(Clone, Copy)]
 struct Step<'a> {
     config: &'a ModelConfig,
+    /// Place of the first token among those of the pass.
+    first: usize,
     tokens: usize,
     positions: &'a MlxBuffer,
     residual: &'a MlxBuffer,

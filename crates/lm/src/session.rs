@@ -195,16 +195,18 @@ impl Session {
         self.check_room(OPERATION, ids.len())?;
         self.check_ids(OPERATION, ids)?;
         for chunk in ids.chunks(self.chunk()) {
-            self.run_chunk(chunk, Some(taps), |_, _| Ok(()))?;
+            self.run_chunk(chunk, chunk.len(), Some(taps), |_, _| Ok(()))?;
             taps.read(chunk.len(), &mut each)?;
         }
         Ok(())
     }
 
-    /// Runs `ids` (at most a chunk) at the next positions, then `after` on the same encoder.
+    /// Runs `ids` (at most a chunk) at the next positions, then `after` on the same encoder, which may read the last
+    /// `wanted` rows of the residual stream.
     fn run_chunk(
         &mut self,
         ids: &[u32],
+        wanted: usize,
         taps: Option<&Taps>,
         after: impl FnOnce(&Pass<'_>, &mut anymlx::CommandEncoder) -> Result<()>,
     ) -> Result<()> {
@@ -215,7 +217,7 @@ impl Session {
         self.workspace.positions.copy_from_slice(&positions)?;
         let pass = Pass { model: &self.model, cache: &self.cache, workspace: &self.workspace, taps };
         let mut encoder = self.model.device().command_encoder_labeled("prefill")?;
-        pass.layers(&mut encoder, ids.len())?;
+        pass.layers(&mut encoder, ids.len(), wanted)?;
         after(&pass, &mut encoder)?;
         encoder.commit_and_wait()?;
         self.used += ids.len();
@@ -245,13 +247,11 @@ impl Session {
         let chunks = ids.chunks(self.workspace.tokens);
         let last = chunks.len() - 1;
         for (index, chunk) in chunks.enumerate() {
-            self.run_chunk(
-                chunk,
-                None,
-                |pass, encoder| {
-                    if index == last { pass.head(encoder, chunk.len() - 1, 1) } else { Ok(()) }
-                },
-            )?;
+            let wanted = usize::from(index == last);
+            self.run_chunk(chunk, wanted, None, |pass, encoder| match wanted {
+                0 => Ok(()),
+                _ => pass.head(encoder, chunk.len() - 1, 1),
+            })?;
         }
         self.logits_after = Some(self.used);
         Ok(())
@@ -275,8 +275,8 @@ impl Session {
         let mut done = 0;
         let chunk_len = self.workspace.tokens;
         for chunk in ids.chunks(chunk_len) {
-            self.run_chunk(chunk, None, |_, _| Ok(()))?;
-            let mut first = from.saturating_sub(done);
+            let mut first = from.saturating_sub(done).min(chunk.len());
+            self.run_chunk(chunk, chunk.len() - first, None, |_, _| Ok(()))?;
             while first < chunk.len() {
                 let rows = LOGIT_ROWS.min(chunk.len() - first).min(chunk_len);
                 let pass = Pass { model: &self.model, cache: &self.cache, workspace: &self.workspace, taps: None };
@@ -369,7 +369,7 @@ impl Session {
     fn record_into(&self, place: &MlxBuffer, params: SampleParams) -> Result<CommandGraph> {
         let pass = Pass { model: &self.model, cache: &self.cache, workspace: &self.single, taps: None };
         let mut encoder = self.model.device().command_encoder_labeled("decode")?;
-        pass.layers(&mut encoder, 1)?;
+        pass.layers(&mut encoder, 1, 1)?;
         pass.head(&mut encoder, 0, 1)?;
         ops::sample(&mut encoder, &self.single.logits, &self.step, place, params)?;
         ops::increment(&mut encoder, &self.step)?;
