@@ -56,6 +56,10 @@ pub(crate) trait Lanes: Copy {
     /// The largest lane; NaN lanes are passed over.
     fn largest(self) -> f32;
 
+    /// Each value times `factor`, rounded to whole numbers (ties to even) and kept within -127 and 127, and the sums of
+    /// both halves. NaN becomes any number.
+    fn round_to_bytes(values: &[f32; 32], factor: f32, bytes: &mut [i8; 32]) -> [i16; 2];
+
     /// Asks for the cache line at `address`, which may be any; nothing where the level cannot.
     #[inline(always)]
     fn prefetch(address: *const u8) {

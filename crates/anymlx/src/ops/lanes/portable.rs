@@ -140,4 +140,13 @@ impl Lanes for Portable {
         let largest = a.max(e).max(b.max(f)).max(c.max(g).max(d.max(h)));
         if largest.is_nan() { f32::NEG_INFINITY } else { largest }
     }
+
+    #[inline(always)]
+    fn round_to_bytes(values: &[f32; 32], factor: f32, bytes: &mut [i8; 32]) -> [i16; 2] {
+        for (byte, value) in bytes.iter_mut().zip(values) {
+            *byte = ((value * factor).clamp(-127.0, 127.0) + ROUNDING).to_bits() as i8;
+        }
+        let sum = |bytes: &[i8]| bytes.iter().map(|&byte| i16::from(byte)).sum();
+        [sum(&bytes[..16]), sum(&bytes[16..])]
+    }
 }

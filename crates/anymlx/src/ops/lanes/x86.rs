@@ -165,6 +165,30 @@ impl Lanes for Avx2 {
             _mm_cvtss_f32(_mm_max_ss(quarter, _mm_shuffle_ps::<1>(quarter, quarter)))
         }
     }
+
+    #[inline(always)]
+    fn round_to_bytes(values: &[f32; 32], factor: f32, bytes: &mut [i8; 32]) -> [i16; 2] {
+        // SAFETY: see above; loads are of eight of the values, the stores of 32 bytes and of two sums.
+        unsafe {
+            let factor = _mm256_set1_ps(factor);
+            let mut words = [_mm256_setzero_si256(); 4];
+            for index in 0..4 {
+                let scaled = _mm256_mul_ps(_mm256_loadu_ps(values.as_ptr().add(8 * index)), factor);
+                words[index] = _mm256_cvtps_epi32(scaled);
+            }
+            // Both halves of a vector are packed apart, which leaves four bytes of each of the words in turn.
+            let [a, b, c, d] = words;
+            let packed = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+            let packed = _mm256_max_epi8(packed, _mm256_set1_epi8(-127));
+            let ordered = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+            _mm256_storeu_si256(bytes.as_mut_ptr().cast(), ordered);
+            let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), ordered);
+            let fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+            let eights = _mm256_add_epi32(fours, _mm256_shuffle_epi32::<0b01_00_11_10>(fours));
+            let sums = _mm256_add_epi32(eights, _mm256_shuffle_epi32::<0b10_11_00_01>(eights));
+            [_mm256_extract_epi32::<0>(sums) as i16, _mm256_extract_epi32::<4>(sums) as i16]
+        }
+    }
 }
 
 impl Lanes for Avx512 {
@@ -299,5 +323,11 @@ impl Lanes for Avx512 {
             let values = _mm512_max_ps(self.0, _mm512_set1_ps(f32::NEG_INFINITY));
             Avx2(_mm256_max_ps(_mm512_castps512_ps256(values), _mm512_extractf32x8_ps::<1>(values))).largest()
         }
+    }
+
+    #[inline(always)]
+    fn round_to_bytes(values: &[f32; 32], factor: f32, bytes: &mut [i8; 32]) -> [i16; 2] {
+        // The level has the other's instructions.
+        Avx2::round_to_bytes(values, factor, bytes)
     }
 }

@@ -51,12 +51,12 @@ unsafe impl LaneKernel for Refined {
             let mut second = layout.split_mut(second);
             let (groups, _) = input[row * columns..(row + 1) * columns].as_chunks::<GROUP>();
             for (group, values) in groups.iter().enumerate() {
-                let scale = cpu::quantize_group_of(values, group, &mut first);
+                let scale = cpu::quantize_group::<L>(values, group, &mut first);
                 let mut left = [0.0_f32; GROUP];
                 for ((left, value), quant) in left.iter_mut().zip(values).zip(&first.quants[group * GROUP..]) {
                     *left = value - scale * f32::from(*quant);
                 }
-                cpu::quantize_rest_of(&left, scale, group, &mut second);
+                cpu::quantize_rest::<L>(&left, scale, group, &mut second);
             }
             for row in [&mut first, &mut second] {
                 cpu::clear_surplus(groups.len(), row);
