@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 use super::{
     encoding::Level,
     panel::Panel,
+    signed,
     tile::{Kernel, Panelled, Tokens},
 };
 use crate::ops::{matmul::part::ROWS, quantize_activations::STEP_RATIO};
@@ -80,13 +81,19 @@ impl Kernel for Avx2 {
         tokens: &Tokens<'_, T>,
         sums: &mut [[f32; ROWS]; T],
     ) {
+        if P::SIGNED && T == signed::TOKENS {
+            // SAFETY: as the caller vouches; the types are the same.
+            return unsafe {
+                let tokens = &*std::ptr::from_ref(tokens).cast::<Tokens<'_, { signed::TOKENS }>>();
+                signed::accumulate::<P>(panel, groups, tokens, &mut *sums.as_mut_ptr().cast())
+            };
+        }
         let quads = P::GROUP / 4;
         // Products of signed codes fill 16 bits: for them this is only how far the loop is unrolled.
         let additions = if P::SIGNED { 2 } else { const { additions(P::MAX_CODE) }.min(quads) };
         // A number that the compiler does not know keeps it from unrolling the loop, and running out of registers.
         let chunks = std::hint::black_box(quads / additions);
         let mut codes_at = panel.codes.as_ptr().cast::<u8>();
-        let (scales_of, minimums_of) = (panel.scales.as_ptr().cast::<f32>(), panel.minimums.as_ptr().cast::<f32>());
         let sums = sums.as_mut_ptr().cast::<f32>();
         let mut column = 0;
         // SAFETY: the caller vouches for the level and the groups; the panel has as many.
@@ -134,21 +141,40 @@ impl Kernel for Avx2 {
                         }
                     }
                 }
-                for t in 0..T {
-                    let token_scale = _mm256_broadcast_ss(&*tokens.scales[t].add(group * P::GROUP / 32));
-                    for v in 0..VECTORS {
-                        let scale = _mm256_mul_ps(_mm256_load_ps(scales_of.add(group * ROWS + 8 * v)), token_scale);
-                        let total = sums.add(t * ROWS + 8 * v);
-                        let mut value = _mm256_loadu_ps(total);
-                        value = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products[t][v]), scale, value);
-                        if P::HAS_MINIMUMS {
-                            let minimums = _mm256_load_ps(minimums_of.add(group * ROWS + 8 * v));
-                            let scaled_sum = _mm256_broadcast_ss(tokens.scaled_sums[t].get_unchecked(group));
-                            value = _mm256_fmadd_ps(minimums, scaled_sum, value);
-                        }
-                        _mm256_storeu_ps(total, value);
-                    }
+                add_products::<P, T>(panel, group, tokens, &products, sums);
+            }
+        }
+    }
+}
+
+/// Adds the products of one group to the totals of `T` tokens, after each other in `sums`.
+///
+/// # Safety
+/// As [`Kernel::accumulate`], for group `group`; `sums` has room for `T` times [`ROWS`].
+#[inline(always)]
+pub(super) unsafe fn add_products<P: Panelled, const T: usize>(
+    panel: &Panel,
+    group: usize,
+    tokens: &Tokens<'_, T>,
+    products: &[[__m256i; VECTORS]; T],
+    sums: *mut f32,
+) {
+    let (scales_of, minimums_of) = (panel.scales.as_ptr().cast::<f32>(), panel.minimums.as_ptr().cast::<f32>());
+    // SAFETY: as the caller vouches.
+    unsafe {
+        for t in 0..T {
+            let token_scale = _mm256_broadcast_ss(&*tokens.scales[t].add(group * P::GROUP / 32));
+            for v in 0..VECTORS {
+                let scale = _mm256_mul_ps(_mm256_load_ps(scales_of.add(group * ROWS + 8 * v)), token_scale);
+                let total = sums.add(t * ROWS + 8 * v);
+                let mut value = _mm256_loadu_ps(total);
+                value = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products[t][v]), scale, value);
+                if P::HAS_MINIMUMS {
+                    let minimums = _mm256_load_ps(minimums_of.add(group * ROWS + 8 * v));
+                    let scaled_sum = _mm256_broadcast_ss(tokens.scaled_sums[t].get_unchecked(group));
+                    value = _mm256_fmadd_ps(minimums, scaled_sum, value);
                 }
+                _mm256_storeu_ps(total, value);
             }
         }
     }

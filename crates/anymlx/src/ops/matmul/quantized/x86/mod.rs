@@ -3,7 +3,7 @@
 //! * `encoding.rs` and `k_encoding.rs` bring codes and factors of each type into registers.
 //! * `rows.rs` multiplies them at once, for few tokens; `wide.rs` for one token of 16 bits.
 //! * `panel.rs` lays them out for `tile.rs`, which multiplies them with many.
-//! * `avx2.rs` and `avx512.rs` hold what the levels do differently.
+//! * `avx2.rs` and `avx512.rs` hold what the levels do differently; `signed.rs` the loop of AVX2 for signed codes.
 //!
 //! Inner loops run over indices, with sizes known when they are compiled: adapters of iterators are functions of their own,
 //! without the level's instructions, and where one is not inlined its arrays of vectors live in memory.
@@ -16,6 +16,7 @@ mod k_encoding;
 mod panel;
 mod plain;
 mod rows;
+mod signed;
 mod tile;
 mod wide;
 

@@ -13,6 +13,8 @@ pub(super) const COLUMNS: usize = 512;
 pub(super) struct Panel {
     /// For each four columns, the four codes of each row.
     pub(super) codes: [[u8; 4 * ROWS]; COLUMNS / 4],
+    /// Of signed codes, their magnitudes.
+    pub(super) magnitudes: [[u8; 4 * ROWS]; COLUMNS / 4],
     /// For each group, the scale of each row.
     pub(super) scales: [[f32; ROWS]; COLUMNS / 16],
     pub(super) minimums: [[f32; ROWS]; COLUMNS / 16],
@@ -22,6 +24,7 @@ impl Panel {
     pub(super) fn new() -> Self {
         Self {
             codes: [[0; 4 * ROWS]; COLUMNS / 4],
+            magnitudes: [[0; 4 * ROWS]; COLUMNS / 4],
             scales: [[0.0; ROWS]; COLUMNS / 16],
             minimums: [[0.0; ROWS]; COLUMNS / 16],
         }
@@ -92,6 +95,7 @@ impl Panel {
                 }
             }
             let entries = self.codes[8 * group..8 * (group + N)].as_mut_ptr();
+            let magnitudes = self.magnitudes[8 * group..8 * (group + N)].as_mut_ptr();
             for index in 0..N {
                 let mut rows = [_mm256_setzero_si256(); ROWS / 2];
                 for row in 0..ROWS / 2 {
@@ -101,6 +105,10 @@ impl Panel {
                 for column in 0..8 {
                     let entry = entries.add(8 * index + column).cast::<u8>();
                     _mm256_storeu_si256(entry.add(4 * first_row).cast(), columns[column]);
+                    if E::SIGNED && FLIP == 0 {
+                        let entry = magnitudes.add(8 * index + column).cast::<u8>();
+                        _mm256_storeu_si256(entry.add(4 * first_row).cast(), _mm256_abs_epi8(columns[column]));
+                    }
                 }
             }
         }
