@@ -144,6 +144,8 @@ fn run_items<L: Lanes, const N: usize>(invocation: &Invocation<'_>, block: &Bloc
         _ => None,
     };
     let (tokens, rows) = (block.tokens as usize, block.rows as usize);
+    let (results, len) = invocation.output_pointer::<f32>(output);
+    assert!(tokens.checked_mul(rows).is_some_and(|needed| needed <= len), "{tokens} x {rows} results of {len}");
     let terms = (block.terms as usize).clamp(1, MAX_TERMS);
     let token_block = (block.token_block as usize).clamp(1, MAX_TOKEN_BLOCK / terms);
     let batches = rows.div_ceil(ROWS);
@@ -166,11 +168,13 @@ fn run_items<L: Lanes, const N: usize>(invocation: &Invocation<'_>, block: &Bloc
             add_terms(second_sums, terms);
         }
         for ((token, sums), second_sums) in item_tokens.zip(sums).zip(second_sums) {
-            let start = token * rows;
-            // SAFETY: elements of this item.
-            let results = unsafe { invocation.output::<f32>(output, start + item_rows.start..start + item_rows.end) };
+            // SAFETY: elements of this item, within the binding, as its tokens and rows are.
+            let results =
+                unsafe { std::slice::from_raw_parts_mut(results.add(token * rows + item_rows.start), item_rows.len()) };
             let sums = &sums[..results.len()];
             match (epilogue, bias) {
+                // Of a length known here: a few instructions in place of a call.
+                (Epilogue::Bias, None) if results.len() == ROWS => results[..ROWS].copy_from_slice(&sums[..ROWS]),
                 (Epilogue::Bias, None) => results.copy_from_slice(sums),
                 (Epilogue::Bias, Some(bias)) => {
                     for ((result, sum), bias) in results.iter_mut().zip(sums).zip(&bias[item_rows.clone()]) {

@@ -19,9 +19,10 @@ use crate::{
 pub(in super::super) struct Tiles<T>(PhantomData<T>);
 
 /// Keys of a tile.
-const KEYS: usize = 64;
-/// Keys, or dimensions of a value, that the inner loops take at a time.
-const AT_ONCE: usize = 4;
+const KEYS: usize = 10 * AT_ONCE;
+/// Keys, or dimensions of a value, that the inner loops take at a time: with two vectors of rows, as many sums as leave
+/// registers for the rest.
+const AT_ONCE: usize = 6;
 /// Dimensions of values that are converted at a time.
 const DIMS: usize = MAX_WIDTH;
 
@@ -329,14 +330,18 @@ fn accumulate_block<L: Lanes, const N: usize>(
         factors[n] = L::load(&keep[n * L::WIDTH..]);
     }
     let dims = outputs.len() / width;
-    for first in (0..dims / AT_ONCE * AT_ONCE).step_by(AT_ONCE) {
-        accumulate_dims::<L, N, AT_ONCE>(values, weights, &factors, &mut outputs[first * width..], first);
-    }
-    for dim in dims / AT_ONCE * AT_ONCE..dims {
-        accumulate_dims::<L, N, 1>(values, weights, &factors, &mut outputs[dim * width..], dim);
+    let mut dim = 0;
+    while dim < dims {
+        let outputs = &mut outputs[dim * width..];
+        dim += match dims - dim {
+            AT_ONCE.. => accumulate_dims::<L, N, AT_ONCE>(values, weights, &factors, outputs, dim),
+            4.. => accumulate_dims::<L, N, 4>(values, weights, &factors, outputs, dim),
+            _ => accumulate_dims::<L, N, 1>(values, weights, &factors, outputs, dim),
+        };
     }
 }
 
+/// Returns `D`.
 #[inline(always)]
 fn accumulate_dims<L: Lanes, const N: usize, const D: usize>(
     values: &[[f32; DIMS]],
@@ -344,7 +349,7 @@ fn accumulate_dims<L: Lanes, const N: usize, const D: usize>(
     keep: &[L; N],
     outputs: &mut [f32],
     first: usize,
-) {
+) -> usize {
     let width = N * L::WIDTH;
     let (weights, outputs) = (&weights[..values.len() * width], &mut outputs[..D * width]);
     assert!(first + D <= DIMS);
@@ -375,4 +380,5 @@ fn accumulate_dims<L: Lanes, const N: usize, const D: usize>(
             sums[dim][n].store(&mut outputs[dim * width + n * L::WIDTH..]);
         }
     }
+    D
 }
