@@ -465,6 +465,8 @@ def template_seeds():
     yield "valid-loop", b"{% for n in range(9) %}{% if n is odd %}{% continue %}{% endif %}{{ loop.index0 * n }}{% endfor %}"
     yield "valid-methods", b"{{ messages[0].content.split(' ')[0].replace('a', 'b').strip('x') }}{{ 'ab'.startswith('a') }}"
     yield "valid-plus", b"{% set a = [1] + messages %}{{ a[1].role + 'x' }}{{ loop_start + 1 if loop_start else 1.5 + 2 }}{{ (a + a) | length }}"
+    lazy = b"{% set ns = namespace(y=[1]) %}{% for n in range(64) %}{% set ns.x = ns.x | zip(ns.x) %}{% endfor %}{{ ns.x }}"
+    yield "valid-lazy-zip", lazy
     yield "broken-refusal", b"{{ raise_exception('roles') }}"
     yield "broken-syntax", b"{% if %}"
     yield "broken-open", b"{{ 1 *"

@@ -155,7 +155,7 @@ impl ChatTemplate {
             tools => Value::from(()),
         };
         let instructions = program::compile(NAME, &self.source, &self.syntax).map_err(explain)?;
-        match on_deep_stack(fuel, || program::run(&environment, &instructions, variables))? {
+        match on_own_stack(|| program::run(&environment, &instructions, variables))? {
             Ok(text) if text.len() > limit => {
                 Err(ChatError::OverLimit { what: "the text it makes", limit: format!("{limit} bytes") })
             }
@@ -168,19 +168,17 @@ impl ChatTemplate {
     }
 }
 
-/// Runs `work` on a thread whose stack holds the deepest value that `fuel` can build: values are
-/// written and dropped by recursion, and a level costs no less than about ten steps.
-fn on_deep_stack<R: Send>(fuel: u64, work: impl FnOnce() -> R + Send) -> Result<R, ChatError> {
-    const BASE: u64 = 16 << 20;
-    const PER_STEP: u64 = 256;
-    let stack = usize::try_from(fuel.saturating_mul(PER_STEP).saturating_add(BASE)).unwrap_or(usize::MAX);
+/// Runs `work` on a thread of its own: macros that call each other, and values inside values, take more stack than a caller's
+/// thread may have. `minijinja` limits the former, [`weigh`] the latter.
+fn on_own_stack<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R, ChatError> {
+    const STACK: usize = 16 << 20;
     let failed = |message: String| ChatError::Template { line: None, message };
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
             .name("chat template".to_owned())
-            .stack_size(stack)
+            .stack_size(STACK)
             .spawn_scoped(scope, work)
-            .map_err(|error| failed(format!("no thread with a stack of {stack} bytes: {error}")))?;
+            .map_err(|error| failed(format!("no thread with a stack of {STACK} bytes: {error}")))?;
         thread.join().map_err(|_| failed("the rendering panicked".to_owned()))
     })
 }

@@ -241,6 +241,32 @@ fn values_that_double_or_hold_themselves_are_refused() {
     }
 }
 
+/// Values that make their elements anew each time ask what they are made of for each branch, or as deep as they are nested.
+#[test]
+fn lazy_values_become_lists() {
+    let made = |first: &str, next: &str, times: usize| {
+        let source = format!(
+            "{{% set ns = namespace({first}) %}}{{% for i in range({times}) %}}{{% set ns.x = {next} %}}{{% endfor %}}{{{{ ns.x }}}}"
+        );
+        render(&source).expect(&source)
+    };
+    assert_eq!(made("y=[1]", "ns.x|zip(ns.x)", 64), "[]");
+    assert_eq!(made("x=[]", "ns.x|zip(ns.x)", 64), "[]");
+    assert_eq!(made("x=[1]", "ns.x * 1", 5000), "[1]");
+    assert_eq!(made("x=[1, 2]", "ns.x[0:]", 5000), "[1, 2]");
+    assert_eq!(made("x=[1, 2]", "ns.x|reverse", 5001), "[2, 1]");
+    assert_eq!(
+        render("{% for i in range(3) %}{{ i }}{% endfor %}{{ range(3)|list }}").expect("a text"),
+        "012[0, 1, 2]"
+    );
+}
+
+#[test]
+fn macros_that_call_themselves_are_refused() {
+    let error = render("{% macro f(n) %}{{ f([n]) }}{% endmacro %}{{ f(0) }}").expect_err("no end").to_string();
+    assert!(error.contains("recursion") || error.contains("nested more than"), "{error}");
+}
+
 #[test]
 fn jumps_reach_what_they_did_before_checks_were_inserted() {
     let source = "{%- macro twice(x, y=[1]) -%}{{ x ~ x ~ y[0] }}{%- endmacro -%}

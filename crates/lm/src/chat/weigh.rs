@@ -2,7 +2,9 @@
 //!
 //! `minijinja` charges a list for its own elements. One that holds the same list twice, and is held twice itself, grows by
 //! doubling at a constant price, and printing or comparing it never ends; a namespace that holds itself has no end at all. So
-//! every value is walked through when it is made, for a price, and is refused when it is too large or too deep.
+//! every value is walked through when it is made, for a price, and is refused when it is too large or too deep. What makes its
+//! elements anew whenever they are asked for, such as `zip` of two such values, becomes a list at once: a chain of them would
+//! ask the first one again for each branch.
 
 use minijinja::machinery::{Instruction, Instructions};
 use minijinja::value::ValueKind;
@@ -53,6 +55,7 @@ pub(super) fn insert<'s>(instructions: &Instructions<'s>) -> Instructions<'s> {
                 | Instruction::BuildTuple(_)
                 | Instruction::BuildMap(_)
                 | Instruction::Slice
+                | Instruction::Mul
                 | Instruction::ApplyFilter(..)
                 | Instruction::CallFunction(..)
                 | Instruction::CallMethod(..)
@@ -89,8 +92,18 @@ pub(super) fn insert<'s>(instructions: &Instructions<'s>) -> Instructions<'s> {
 }
 
 fn weigh(state: &State, value: Value) -> Result<Value, Error> {
-    Walk { state, values: 0 }.through(&value, 0)?;
-    Ok(value)
+    let mut walk = Walk { state, values: 0 };
+    if value.kind() != ValueKind::Iterable {
+        walk.through(&value, 0)?;
+        return Ok(value);
+    }
+    let mut items = Vec::new();
+    for item in value.try_iter()? {
+        walk.count()?;
+        walk.through(&item, 1)?;
+        items.push(item);
+    }
+    Ok(Value::from(items))
 }
 
 /// As [`weigh`], of what a namespace shall hold.
