@@ -8,6 +8,11 @@
 //!
 //! Sources: the `tokenizer.json` files of the models, and llama.cpp's `llama-vocab.cpp` for the names.
 
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+
 use regex::Regex;
 
 use super::error::TokenizerError;
@@ -184,6 +189,23 @@ fn rule(name: &str) -> Result<&'static Rule, TokenizerError> {
     })
 }
 
+/// `pattern` compiled, once in a process: that takes a millisecond or more.
+fn compiled(pattern: &'static str) -> Result<Regex, TokenizerError> {
+    static COMPILED: Mutex<BTreeMap<&str, Regex>> = Mutex::new(BTreeMap::new());
+    // A panic while it was held left the map as it was.
+    let mut known = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(regex) = known.get(pattern) {
+        return Ok(regex.clone());
+    }
+    let regex = Regex::new(pattern).map_err(|error| {
+        TokenizerError::vocabulary(format!(
+            "pattern of the pre-tokenizer: {}",
+            super::error::excerpt(&error.to_string())
+        ))
+    })?;
+    Ok(known.entry(pattern).or_insert(regex).clone())
+}
+
 struct Stage {
     pattern: Regex,
     /// The pattern ends in `|\s+`, whose match gives its last character back before a word.
@@ -193,15 +215,9 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(pattern: &str) -> Result<Self, TokenizerError> {
-        let compiled = Regex::new(pattern).map_err(|error| {
-            TokenizerError::vocabulary(format!(
-                "pattern of the pre-tokenizer: {}",
-                super::error::excerpt(&error.to_string())
-            ))
-        })?;
+    fn new(pattern: &'static str) -> Result<Self, TokenizerError> {
         Ok(Self {
-            pattern: compiled,
+            pattern: compiled(pattern)?,
             gives_back: pattern.ends_with(r"|\s+"),
             breaks_lines: pattern.ends_with(r"|\s*[\r\n]+|\s+"),
         })
