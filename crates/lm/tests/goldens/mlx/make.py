@@ -37,6 +37,7 @@ TEXTS = [
     "", " ", "Hello, world!", "  two spaces and\ttabs\n\nlines ", "naïve café 你好 🤦🏼‍♂️ e\u0301", "<s>x</s>", "a<|end|>b", "<|end|>",
     "3.14159 2024 don't I'll WE'VE", "<0x41> ▁ under_score", "\u0000\u001f", "user turn<|end|>\nassistant",
 ]
+TEXT_CHECKPOINTS = ("qwen2-affine-4bit", "gemma3-bf16")
 TRAINING_TEXT = [
     "The capital of France is Paris, and the river that runs through it is the Seine.",
     "don't I'll we've they're 3.14159 and 2024, naïve café",
@@ -283,7 +284,7 @@ def make(case, output):
 def write_texts(output):
     """Ids of texts, with control tokens read as such and as text."""
     record = {"versions": {"tokenizers": importlib.metadata.version("tokenizers")}, "cases": []}
-    for checkpoint in ("qwen2-affine-4bit", "gemma3-bf16"):
+    for checkpoint in TEXT_CHECKPOINTS:
         tokenizer = Tokenizer.from_file(str(output / checkpoint / "tokenizer.json"))
         for special in (True, False):
             tokenizer.encode_special_tokens = not special
@@ -305,7 +306,8 @@ def main():
     for case in cases():
         if not arguments.only or case.name in arguments.only:
             make(case, arguments.output)
-    write_texts(arguments.output)
+    if all((arguments.output / name).exists() for name in TEXT_CHECKPOINTS):
+        write_texts(arguments.output)
 
 
 if __name__ == "__main__":
