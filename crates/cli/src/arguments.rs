@@ -55,7 +55,7 @@ pub enum Command {
     Bench(Bench),
     /// Write a model file with weights of another type
     Quantize(Quantize),
-    /// Write a GGUF model as a folder of safetensors, without loss
+    /// Write a GGUF model as a folder of safetensors, or such a folder as a GGUF file, without loss
     Convert(Convert),
     /// Measure how much the columns of a model's matrices matter, for `quantize`
     Imatrix(Imatrix),
@@ -209,14 +209,14 @@ pub struct Bench {
     pub cache: Cache,
 }
 
-/// Write a GGUF model as a folder of safetensors, without loss.
+/// Write a GGUF model as a folder of safetensors, or such a folder as a GGUF file, without loss.
 #[derive(Debug, Args)]
 pub struct Convert {
-    /// Name from the catalogue, path of a GGUF file with unquantised tensors, or hf:ORG/REPO/FILE
+    /// Name from the catalogue, path of a GGUF file with unquantised tensors, hf:ORG/REPO/FILE, or a folder of safetensors
     #[arg(value_name = "IN")]
     pub input: String,
 
-    /// The new folder
+    /// The new folder, or the new GGUF file
     #[arg(value_name = "OUT")]
     pub output: PathBuf,
 }

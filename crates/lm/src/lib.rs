@@ -13,6 +13,7 @@ mod error;
 pub mod export;
 mod forward;
 mod generate;
+pub mod import;
 mod model;
 mod perplexity;
 mod placement;

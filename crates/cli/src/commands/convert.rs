@@ -1,4 +1,4 @@
-//! `anymlx convert`, and the MLX side of `anymlx quantize`: a folder from a GGUF file.
+//! `anymlx convert`: a folder from a GGUF file and a GGUF file from a folder; and the MLX side of `anymlx quantize`.
 
 use std::{
     ffi::OsString,
@@ -11,6 +11,7 @@ use anymlx_formats::mlx::{Mode, Quantization};
 use anymlx_lm::{
     Checkpoint,
     export::{ExportPlan, ExportWeights, TENSORS_FILE},
+    import::ImportPlan,
 };
 
 use super::quantize::{progress, stamp, threads};
@@ -22,7 +23,37 @@ use crate::{
 };
 
 pub fn run(shared: &Shared, options: &Convert) -> Outcome {
+    let given = Path::new(&options.input);
+    if given.is_dir() || given.extension().is_some_and(|extension| extension == "safetensors") {
+        return import(given, &options.output);
+    }
     export(shared, &models::resolve(Some(&options.input))?, &options.output, ExportWeights::Lossless)
+}
+
+/// Writes the GGUF file `output`, which appears when it is complete.
+fn import(input: &Path, output: &Path) -> Outcome {
+    if output.exists() {
+        return Err(Failure::message(format!("write `{}`: it exists; give the name of a new file", output.display())));
+    }
+    let at_input = |error: &dyn std::error::Error| Failure::message(format!("load `{}`: {error}", input.display()));
+    let checkpoint = Checkpoint::open(input).map_err(|error| at_input(&error))?;
+    let folder = if input.is_dir() { input } else { input.parent().unwrap_or(input) };
+    let folder = folder.canonicalize().map_err(|error| at_input(&error))?;
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let plan = ImportPlan::new(&checkpoint, &name).map_err(|error| at_input(&error))?;
+
+    let mut read: Vec<&Path> = checkpoint.paths().iter().map(PathBuf::as_path).collect();
+    let texts = ["config.json", "tokenizer.json"].map(|name| folder.join(name));
+    read.extend(texts.iter().map(PathBuf::as_path));
+    let mut partial = PartialFile::open(output, stamp(&read, "to GGUF")?)?;
+    let bar = progress(plan.source_bytes());
+    let present = partial.resumed();
+    let written = plan
+        .write(&mut partial, present, &|bytes| bar.inc(bytes))
+        .map_err(|error| Failure::message(format!("write `{}`: {error}", output.display())))?;
+    partial.publish()?;
+    bar.finish_and_clear();
+    writeln!(std::io::stdout().lock(), "{}: {written} bytes", output.display()).map_err(Failure::output)
 }
 
 /// `mlx-4bit-g64` and its like.

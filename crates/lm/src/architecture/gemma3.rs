@@ -17,11 +17,7 @@ const LAYERS_OF_27B: usize = 62;
 
 pub(super) fn configure(reader: &Reader<'_>) -> Result<ModelConfig> {
     let plain = llama::plain(reader, RopeLayout::NeoX)?;
-    let attention_scale = if plain.layers.len() == LAYERS_OF_27B {
-        1.0 / (plain.hidden as f32 / plain.heads as f32).sqrt()
-    } else {
-        plain.attention_scale
-    };
+    let attention_scale = attention_scale(&plain);
     let windowed_base = reader.number("rope.freq_base_swa")?.unwrap_or(10_000.0);
     Ok(ModelConfig {
         norm_epsilon: reader.number("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-6),
@@ -37,6 +33,15 @@ pub(super) fn configure(reader: &Reader<'_>) -> Result<ModelConfig> {
         post_norms: true,
         ..plain
     })
+}
+
+/// The factor on scores in GGUF models of this shape.
+pub(super) fn attention_scale(config: &ModelConfig) -> f32 {
+    if config.layers.len() == LAYERS_OF_27B {
+        1.0 / (config.hidden as f32 / config.heads as f32).sqrt()
+    } else {
+        1.0 / (config.head_dim as f32).sqrt()
+    }
 }
 
 fn layers(reader: &Reader<'_>, count: usize) -> Result<Vec<LayerAttention>> {

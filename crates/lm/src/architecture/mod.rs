@@ -46,6 +46,20 @@ pub fn configure(checkpoint: &Checkpoint) -> Result<ModelConfig> {
     Ok(config)
 }
 
+/// The factor on attention scores that readers of GGUF take for granted.
+pub(crate) fn attention_scale_of_gguf(config: &ModelConfig) -> f32 {
+    match config.architecture {
+        "gemma3" => gemma3::attention_scale(config),
+        _ => 1.0 / (config.head_dim as f32).sqrt(),
+    }
+}
+
+/// What YaRN multiplies attention with where a file has no factor of its own
+/// (Peng et al. 2023, <https://arxiv.org/abs/2309.00071>, equation 22).
+pub(crate) fn yarn_attention_factor(factor: f32) -> f32 {
+    0.1 * factor.max(1.0).ln() + 1.0
+}
+
 fn unknown(name: &str) -> LmError {
     // Whatever a file says stays on the message's line.
     let name = name.chars().take(200).flat_map(char::escape_debug).collect();
@@ -201,7 +215,7 @@ impl Reader<'_> {
                     beta_slow: self.number("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
                     extrapolation: self.number("rope.scaling.yarn_ext_factor")?.unwrap_or(1.0),
                     // llama.cpp multiplies the file's factor with the paper's.
-                    attention_factor: own.map(|own| own * (0.1 * factor.max(1.0).ln() + 1.0)),
+                    attention_factor: own.map(|own| own * yarn_attention_factor(factor)),
                 }
             }
             (Some(other), Some(_), None) => {

@@ -91,8 +91,13 @@ impl Folder {
         self.special().map(drop)
     }
 
+    /// `tokenizer.json`.
+    pub(crate) fn tokenizer_json(&self) -> Result<Vec<u8>> {
+        read(&self.path.join("tokenizer.json"))?.ok_or_else(no_tokenizer)
+    }
+
     pub(crate) fn tokenizer(&self) -> Result<Tokenizer> {
-        let json = read(&self.path.join("tokenizer.json"))?.ok_or_else(no_tokenizer)?;
+        let json = self.tokenizer_json()?;
         let special = self.special()?;
         let mut end_of_generation = Vec::new();
         for name in ["generation_config.json", "config.json"] {
@@ -112,19 +117,23 @@ impl Folder {
     }
 
     pub(crate) fn chat_template(&self) -> Result<Option<ChatTemplate>> {
+        let source = self.chat_template_source()?;
         let special = self.special()?;
-        let source = match read(&self.path.join("chat_template.jinja"))? {
-            Some(bytes) => Some(
-                String::from_utf8(bytes)
-                    .map_err(|_| LmError::InvalidModel("`chat_template.jinja` is not UTF-8".into()))?,
-            ),
-            None => special.template,
-        };
         let texts = SpecialTexts {
             bos_token: special.bos.as_deref().unwrap_or_default(),
             eos_token: special.eos.as_deref().unwrap_or_default(),
         };
         Ok(source.map(|source| ChatTemplate::new(&source, texts)).transpose()?)
+    }
+
+    /// The text of the chat template.
+    pub(crate) fn chat_template_source(&self) -> Result<Option<String>> {
+        match read(&self.path.join("chat_template.jinja"))? {
+            Some(bytes) => String::from_utf8(bytes)
+                .map(Some)
+                .map_err(|_| LmError::InvalidModel("`chat_template.jinja` is not UTF-8".into())),
+            None => Ok(self.special()?.template),
+        }
     }
 
     fn special(&self) -> Result<Special> {

@@ -35,7 +35,7 @@ pub use vocabulary::TokenKind;
 use byte_level::ByteLevel;
 use json::JsonModel;
 use pre_tokenizer::PreTokenizer;
-pub(crate) use pre_tokenizer::word_patterns;
+pub(crate) use pre_tokenizer::{byte_level_words, name_of_words, word_patterns};
 use score_merge::ScoreMerge;
 use special::{DefaultIds, Partitioner, SpecialTokens};
 use vocabulary::Vocabulary;

@@ -172,14 +172,35 @@ pub(crate) struct WordPatterns {
     pub(crate) whole_words: bool,
 }
 
+/// What the stage `ByteLevel` of a `tokenizer.json` cuts by where it is to: the words of GPT-2.
+pub(crate) fn byte_level_words() -> String {
+    published(GPT2)
+}
+
 /// The rule called `name`, with the published patterns.
 pub(crate) fn word_patterns(name: &str) -> Result<WordPatterns, TokenizerError> {
     let rule = rule(name)?;
-    let published = |pattern: &&str| match pattern.strip_suffix(r"|\s+") {
-        Some(head) => format!(r"{head}|\s+(?!\S)|\s+"),
-        None => (*pattern).to_owned(),
+    Ok(WordPatterns { patterns: rule.patterns.iter().copied().map(published).collect(), whole_words: rule.whole_words })
+}
+
+/// The name of the rule with these published patterns.
+pub(crate) fn name_of_words(patterns: &[String], whole_words: bool) -> Option<&'static str> {
+    // Published with a flag for letters of either case, which not every engine has.
+    let spelled_out = |pattern: &String| {
+        pattern.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)", "'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]")
     };
-    Ok(WordPatterns { patterns: rule.patterns.iter().map(published).collect(), whole_words: rule.whole_words })
+    let patterns: Vec<String> = patterns.iter().map(spelled_out).collect();
+    let found = RULES.iter().find(|rule| {
+        rule.whole_words == whole_words && rule.patterns.iter().copied().map(published).eq(patterns.iter().cloned())
+    });
+    found.and_then(|rule| rule.names.first().copied())
+}
+
+fn published(pattern: &str) -> String {
+    match pattern.strip_suffix(r"|\s+") {
+        Some(head) => format!(r"{head}|\s+(?!\S)|\s+"),
+        None => pattern.to_owned(),
+    }
 }
 
 fn rule(name: &str) -> Result<&'static Rule, TokenizerError> {
