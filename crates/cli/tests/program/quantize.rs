@@ -48,6 +48,29 @@ fn what_cannot_be_made_is_refused() {
 }
 
 #[test]
+fn a_folder_becomes_a_file_and_a_folder_again() {
+    let folder = Folder::new("convert");
+    let given = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../lm/tests/goldens/mlx/qwen2-hf");
+    let (given, file, back) = (given.to_str().unwrap(), folder.0.join("model.gguf"), folder.0.join("back"));
+    let (file, back) = (file.to_str().unwrap(), back.to_str().unwrap());
+    assert!(succeeds(["convert", given, file]).contains("model.gguf"));
+    assert!(
+        succeeds(["inspect", file]).contains("general.name (string) = qwen2-hf"),
+        "{}",
+        succeeds(["inspect", file])
+    );
+    let message = refusal(&run(["convert", given, file]));
+    assert!(message.contains("exists"), "{message}");
+    succeeds(["convert", file, back]);
+    assert!(folder.0.join("back/model.safetensors").is_file());
+    let packed = given.replace("qwen2-hf", "qwen2-affine-4bit");
+    let message = refusal(&run(["convert", &packed, &format!("{file}.more")]));
+    assert!(message.contains("packed by MLX"), "{message}");
+    let left: Vec<_> = std::fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+}
+
+#[test]
 fn cache_types_are_named() {
     let output = run(["bench", "--cache-type", "q3_0"]);
     let message = String::from_utf8(output.stderr).unwrap();
