@@ -361,6 +361,7 @@ def tokenizer_seeds():
     ids_only = {"tokenizer.ggml.model": "no_vocab", "llama.vocab_size": 32, "general.architecture": "llama"}
     yield "valid-ids-only", b"\1" + records(table, ids_only)
     yield "broken-nothing", b""
+    yield "broken-merge-longer-than-pieces", seed(**{**bytes_model, "merges": ["Ó e"]})
     yield "broken-empty", seed()
     yield "broken-model", seed(**{**pieces_model, "model": "wordpiece9"})
     yield "broken-model-type", seed(**{**pieces_model, "model": 3})

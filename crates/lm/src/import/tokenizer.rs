@@ -55,7 +55,7 @@ pub(super) fn describe(folder: &Folder, rows: usize, metadata: &mut Metadata) ->
     for (key, id) in [
         ("bos_token_id", tokenizer.bos()),
         ("eos_token_id", tokenizer.eos()),
-        ("eot_token_id", tokenizer.eot().or_else(|| other_end(&tokenizer))),
+        ("eot_token_id", other_end(&tokenizer)),
         ("unknown_token_id", tokenizer.unknown()),
         ("padding_token_id", tokenizer.padding()),
     ] {

@@ -49,10 +49,11 @@ impl ByteLevel {
             .filter(|&(id, text)| !text.is_empty() && (vocabulary.is_piece(id) || Some(id) == unknown))
             .map(|(id, text)| (text.to_owned(), id))
             .collect();
+        let longest = pieces.keys().map(String::len).max().unwrap_or(0);
         let mut builder = BPE::builder()
             .cache_capacity(0)
             .ignore_merges(words.takes_whole_words())
-            .vocab_and_merges(pieces, read_merges(metadata, vocabulary)?);
+            .vocab_and_merges(pieces, read_merges(metadata, longest)?);
         let unknown_text = unknown.and_then(|id| vocabulary.text(id)).filter(|text| !text.is_empty());
         let unreachable = if unknown_text.is_some() { Vec::new() } else { missing };
         if let Some(text) = unknown_text {
@@ -93,8 +94,8 @@ impl ByteLevel {
     }
 }
 
-/// `tokenizer.ggml.merges`, each entry `LEFT RIGHT` where left, right and both joined are tokens.
-fn read_merges(metadata: &Metadata, vocabulary: &Vocabulary) -> Result<Vec<(String, String)>, TokenizerError> {
+/// `tokenizer.ggml.merges`, each entry `LEFT RIGHT` where left, right and both joined are pieces, of `longest` bytes at most.
+fn read_merges(metadata: &Metadata, longest: usize) -> Result<Vec<(String, String)>, TokenizerError> {
     let merges = metadata.require_strings("tokenizer.ggml.merges")?;
     let invalid = |index: usize, merge: &str, reason: &'static str| TokenizerError::InvalidMerge {
         index,
@@ -109,8 +110,8 @@ fn read_merges(metadata: &Metadata, vocabulary: &Vocabulary) -> Result<Vec<(Stri
         if left.is_empty() || right.is_empty() || right.contains(' ') {
             return Err(invalid(index, merge, "needed two tokens with one space between"));
         }
-        // The `tokenizers` builder assumes that the joined text is no longer than any token.
-        if left.len() + right.len() > vocabulary.longest() {
+        // The `tokenizers` builder assumes that neither is longer than any piece.
+        if left.len() + right.len() > longest {
             return Err(invalid(index, merge, "the joined text is no token"));
         }
         pairs.push((left.to_owned(), right.to_owned()));

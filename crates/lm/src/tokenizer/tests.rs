@@ -313,6 +313,8 @@ fn broken_byte_level_vocabularies_are_refused() {
     for (merges, part) in [
         (&["ab"][..], "merge 0 `ab`: needed two tokens"),
         (&["a b", " b"], "merge 1 ` b`: needed two tokens"),
+        // Longer than any piece, though not than a control token.
+        (&["a b", "Ġ ab", "Ġab ab"], "merge 2 `Ġab ab`: the joined text is no token"),
         (&["a b c"], "needed two tokens with one space"),
         (&["a "], "needed two tokens with one space"),
         (&["a c"], "`ac` out of vocabulary"),
