@@ -94,7 +94,7 @@ impl ByteLevel {
     }
 }
 
-/// `tokenizer.ggml.merges`, each entry `LEFT RIGHT` where left, right and both joined are pieces, of `longest` bytes at most.
+/// `tokenizer.ggml.merges`, each entry `LEFT RIGHT` where left, right and both joined are pieces, of up to `longest` bytes.
 fn read_merges(metadata: &Metadata, longest: usize) -> Result<Vec<(String, String)>, TokenizerError> {
     let merges = metadata.require_strings("tokenizer.ggml.merges")?;
     let invalid = |index: usize, merge: &str, reason: &'static str| TokenizerError::InvalidMerge {

@@ -56,6 +56,7 @@ pub(super) struct Vocabulary {
     scores: Vec<f32>,
     ids: HashTable<Slot>,
     hasher: DefaultHashBuilder,
+    /// Bytes of the longest text.
     longest: usize,
 }
 
@@ -123,11 +124,6 @@ impl Vocabulary {
     /// Number of tokens.
     pub fn len(&self) -> usize {
         self.kinds.len()
-    }
-
-    /// Length in bytes of the longest text.
-    pub fn longest(&self) -> usize {
-        self.longest
     }
 
     /// Text as stored.
