@@ -4,9 +4,9 @@ mod support;
 
 use std::time::Instant;
 
-use anymlx::{MlxDevice, ops::SampleParams};
+use anymlx::{EmulatorOptions, MlxDevice, env, ops::SampleParams};
 use anymlx_lm::{Model, Session, SessionOptions};
-use support::{goldens, greedy};
+use support::{EXACT, goldens, greedy};
 
 fn gpus() -> Vec<MlxDevice> {
     let mut devices = Vec::new();
@@ -23,6 +23,28 @@ fn gpus() -> Vec<MlxDevice> {
 fn logits_agree_with_transformers() {
     for device in gpus() {
         support::logits_agree(&device);
+    }
+}
+
+/// The emulator of kernel texts; `None` with a printed reason where it cannot run.
+fn emulator() -> Option<MlxDevice> {
+    let options = EmulatorOptions::new(env::cache_dir().expect("a place for compiled texts").join("emulator"));
+    MlxDevice::emulator(&options).inspect_err(|error| eprintln!("skipped: emulator: {error}")).ok()
+}
+
+/// Of a prompt's last layer only the last row is computed, and nothing but keys and values of chunks before the last one.
+#[test]
+fn the_logits_after_a_prompt_are_those_of_its_last_token() {
+    let golden = goldens().swap_remove(0);
+    let row = golden.logits_f64().split_off((golden.tokens.len() - 1) * golden.vocabulary);
+    for device in gpus().into_iter().chain(MlxDevice::cpu().ok()).chain(emulator()) {
+        let model = Model::open(&golden.model, &device).unwrap();
+        for chunk in [512, 11] {
+            let mut session = Session::new(&model, SessionOptions { chunk: Some(chunk), ..EXACT }).unwrap();
+            let logits = session.prefill(&golden.tokens).unwrap();
+            let name = format!("{} in chunks of {chunk} on {}", golden.name, device.name());
+            anymlx_testing::assert_close(&name, &logits, &row, &golden.tolerance(1e-4));
+        }
     }
 }
 
