@@ -121,27 +121,26 @@ pub(super) unsafe fn accumulate<P: Panelled>(
             let codes = panel.codes.as_ptr().add(column / 4);
             let magnitudes = panel.magnitudes.as_ptr().add(column / 4);
             let [q0, q1, q2, q3] = [0, 1, 2, 3].map(|token: usize| tokens.quants[token].add(column));
-            asm!(
-                quad!(begin, 0), quad!(add, 1), quad!(add, 2), quad!(add, 3),
-                codes = in(reg) codes, magnitudes = in(reg) magnitudes,
-                q0 = in(reg) q0, q1 = in(reg) q1, q2 = in(reg) q2, q3 = in(reg) q3,
-                ones = in(ymm_reg) ones,
-                m0 = out(ymm_reg) _, m1 = out(ymm_reg) _, a = out(ymm_reg) _, b = out(ymm_reg) _,
-                s00 = out(ymm_reg) s00, s01 = out(ymm_reg) s01, s10 = out(ymm_reg) s10, s11 = out(ymm_reg) s11,
-                s20 = out(ymm_reg) s20, s21 = out(ymm_reg) s21, s30 = out(ymm_reg) s30, s31 = out(ymm_reg) s31,
-                options(nostack, readonly, preserves_flags),
-            );
+            // The first products begin the sums, the others are added.
+            macro_rules! run {
+                ($direction:ident, $($quads:expr),+) => {
+                    asm!(
+                        $($quads,)+
+                        codes = in(reg) codes, magnitudes = in(reg) magnitudes,
+                        q0 = in(reg) q0, q1 = in(reg) q1, q2 = in(reg) q2, q3 = in(reg) q3,
+                        ones = in(ymm_reg) ones,
+                        m0 = out(ymm_reg) _, m1 = out(ymm_reg) _, a = out(ymm_reg) _, b = out(ymm_reg) _,
+                        s00 = $direction(ymm_reg) s00, s01 = $direction(ymm_reg) s01,
+                        s10 = $direction(ymm_reg) s10, s11 = $direction(ymm_reg) s11,
+                        s20 = $direction(ymm_reg) s20, s21 = $direction(ymm_reg) s21,
+                        s30 = $direction(ymm_reg) s30, s31 = $direction(ymm_reg) s31,
+                        options(nostack, readonly, preserves_flags),
+                    )
+                };
+            }
+            run!(out, quad!(begin, 0), quad!(add, 1), quad!(add, 2), quad!(add, 3));
             if P::GROUP == 32 {
-                asm!(
-                    quad!(add, 4), quad!(add, 5), quad!(add, 6), quad!(add, 7),
-                    codes = in(reg) codes, magnitudes = in(reg) magnitudes,
-                    q0 = in(reg) q0, q1 = in(reg) q1, q2 = in(reg) q2, q3 = in(reg) q3,
-                    ones = in(ymm_reg) ones,
-                    m0 = out(ymm_reg) _, m1 = out(ymm_reg) _, a = out(ymm_reg) _, b = out(ymm_reg) _,
-                    s00 = inout(ymm_reg) s00, s01 = inout(ymm_reg) s01, s10 = inout(ymm_reg) s10, s11 = inout(ymm_reg) s11,
-                    s20 = inout(ymm_reg) s20, s21 = inout(ymm_reg) s21, s30 = inout(ymm_reg) s30, s31 = inout(ymm_reg) s31,
-                    options(nostack, readonly, preserves_flags),
-                );
+                run!(inout, quad!(add, 4), quad!(add, 5), quad!(add, 6), quad!(add, 7));
             }
         }
         let products: [[__m256i; 2]; TOKENS] = [[s00, s01], [s10, s11], [s20, s21], [s30, s31]];
