@@ -10,10 +10,8 @@ use serde_json::{Value, json};
 
 use crate::{
     LmError, Result,
-    tokenizer::{TokenKind, Tokenizer, word_patterns},
+    tokenizer::{SPACE_MARK, TokenKind, Tokenizer, word_patterns},
 };
-
-const SPACE_MARK: &str = "▁";
 
 /// The two files.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,6 +10,7 @@ use crate::{
     Checkpoint, LmError, Result,
     checkpoint::{Folder, LayerPart, Names, Part, StoredTensor},
     config::ModelConfig,
+    quantize::Recipe,
 };
 
 /// Parts of a layer in the order of files by llama.cpp's converter.
@@ -210,8 +211,8 @@ pub(super) fn file_type(tensors: &[Imported<'_>]) -> u32 {
         let of_type = tensors.iter().filter(|tensor| tensor.to == dtype);
         of_type.map(|tensor| tensor.shape.iter().product::<u64>()).sum::<u64>()
     };
-    let types = [(DType::F32, 0), (DType::F16, 1), (DType::BF16, 32)];
-    types.into_iter().max_by_key(|(dtype, _)| elements(*dtype)).map_or(0, |(_, file_type)| file_type)
+    let types = [(DType::F32, Recipe::F32), (DType::F16, Recipe::F16), (DType::BF16, Recipe::BF16)];
+    types.into_iter().max_by_key(|(dtype, _)| elements(*dtype)).map_or(0, |(_, recipe)| recipe.file_type())
 }
 
 #[cfg(test)]

@@ -13,10 +13,9 @@ use super::OPERATION;
 use crate::{
     LmError, Result,
     checkpoint::{Folder, json_of},
-    tokenizer::{TokenKind, Tokenizer, byte_level_words, name_of_words},
+    tokenizer::{SPACE_MARK, TokenKind, Tokenizer, byte_level_words, name_of_words},
 };
 
-const SPACE_MARK: &str = "▁";
 /// Below the score of every merge: characters and bytes are never made by one.
 const UNMERGED: f32 = -1e9;
 /// How GGUF pads a vocabulary up to the rows of the embedding table.
@@ -50,7 +49,7 @@ pub(super) fn describe(folder: &Folder, rows: usize, metadata: &mut Metadata) ->
     let texts = (0..size as u32).map(|id| tokenizer.token_text(id).unwrap_or_default());
     let texts: StringArray = texts.chain(padding.iter().map(String::as_str)).collect();
     metadata.insert("tokenizer.ggml.tokens", MetadataValue::Array(Array::String(texts)));
-    let kinds = (0..rows as u32).map(|id| number_of(kind_of(&tokenizer, id)));
+    let kinds = (0..rows as u32).map(|id| kind_of(&tokenizer, id).number());
     metadata.insert("tokenizer.ggml.token_type", kinds.collect::<Vec<i32>>());
     for (key, id) in [
         ("bos_token_id", tokenizer.bos()),
@@ -81,18 +80,6 @@ fn kind_of(tokenizer: &Tokenizer, id: u32) -> TokenKind {
         Some(TokenKind::Control) if tokenizer.unknown() == Some(id) => TokenKind::Unknown,
         Some(kind) => kind,
         None => TokenKind::Unused,
-    }
-}
-
-/// `tokenizer.ggml.token_type`.
-fn number_of(kind: TokenKind) -> i32 {
-    match kind {
-        TokenKind::Normal => 1,
-        TokenKind::Unknown => 2,
-        TokenKind::Control => 3,
-        TokenKind::UserDefined => 4,
-        TokenKind::Unused => 5,
-        TokenKind::Byte => 6,
     }
 }
 

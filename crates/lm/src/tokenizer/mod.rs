@@ -36,6 +36,7 @@ use byte_level::ByteLevel;
 use json::JsonModel;
 use pre_tokenizer::PreTokenizer;
 pub(crate) use pre_tokenizer::{byte_level_words, name_of_words, word_patterns};
+pub(crate) use score_merge::SPACE_MARK;
 use score_merge::ScoreMerge;
 use special::{DefaultIds, Partitioner, SpecialTokens};
 use vocabulary::Vocabulary;

@@ -18,7 +18,7 @@ use super::special::Fragment;
 use super::vocabulary::Vocabulary;
 
 /// Written in place of a space.
-pub(super) const SPACE_MARK: &str = "\u{2581}";
+pub(crate) const SPACE_MARK: &str = "\u{2581}";
 
 /// The options of a `llama` vocabulary.
 pub(super) struct ScoreMerge {

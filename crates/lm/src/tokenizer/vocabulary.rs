@@ -39,6 +39,18 @@ impl TokenKind {
             _ => TokenKind::Unused,
         }
     }
+
+    /// As `tokenizer.ggml.token_type` has it.
+    pub(crate) fn number(self) -> i32 {
+        match self {
+            TokenKind::Normal => 1,
+            TokenKind::Unknown => 2,
+            TokenKind::Control => 3,
+            TokenKind::UserDefined => 4,
+            TokenKind::Unused => 5,
+            TokenKind::Byte => 6,
+        }
+    }
 }
 
 /// An entry of the way back. Half the hash stands beside the id, so that a text that is no token is
