@@ -7,20 +7,33 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anymlx_formats::mlx::{Mode, Quantization};
+use anymlx_formats::{
+    mlx::{Mode, Quantization},
+    safetensors::INDEX_FILE_NAME,
+};
 use anymlx_lm::{
     Checkpoint,
     export::{ExportPlan, ExportWeights, TENSORS_FILE},
     import::ImportPlan,
 };
 
-use super::quantize::{progress, stamp, threads};
+use super::quantize::{loading, progress, stamp, threads};
 use crate::{
     arguments::{Convert, Shared},
     failure::{Failure, Outcome},
     models,
     partial::PartialFile,
 };
+
+/// What a folder's GGUF file depends on beside the tensors.
+const FOLDER_TEXTS: [&str; 6] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    INDEX_FILE_NAME,
+];
 
 pub fn run(shared: &Shared, options: &Convert) -> Outcome {
     let given = Path::new(&options.input);
@@ -35,16 +48,15 @@ fn import(input: &Path, output: &Path) -> Outcome {
     if output.exists() {
         return Err(Failure::message(format!("write `{}`: it exists; give the name of a new file", output.display())));
     }
-    let at_input = |error: &dyn std::error::Error| Failure::message(format!("load `{}`: {error}", input.display()));
-    let checkpoint = Checkpoint::open(input).map_err(|error| at_input(&error))?;
+    let checkpoint = Checkpoint::open(input).map_err(loading(input))?;
     let folder = if input.is_dir() { input } else { input.parent().unwrap_or(input) };
-    let folder = folder.canonicalize().map_err(|error| at_input(&error))?;
+    let folder = folder.canonicalize().map_err(loading(input))?;
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    let plan = ImportPlan::new(&checkpoint, &name).map_err(|error| at_input(&error))?;
+    let plan = ImportPlan::new(&checkpoint, &name).map_err(loading(input))?;
 
     let mut read: Vec<&Path> = checkpoint.paths().iter().map(PathBuf::as_path).collect();
-    let texts = ["config.json", "tokenizer.json"].map(|name| folder.join(name));
-    read.extend(texts.iter().map(PathBuf::as_path));
+    let texts = FOLDER_TEXTS.map(|name| folder.join(name));
+    read.extend(texts.iter().map(PathBuf::as_path).filter(|path| path.is_file()));
     let mut partial = PartialFile::open(output, stamp(&read, "to GGUF")?)?;
     let bar = progress(plan.source_bytes());
     let present = partial.resumed();
@@ -76,9 +88,8 @@ pub fn export(shared: &Shared, input: &Path, output: &Path, weights: ExportWeigh
             output.display()
         )));
     }
-    let at_input = |error: &dyn std::error::Error| Failure::message(format!("load `{}`: {error}", input.display()));
-    let checkpoint = Checkpoint::open(input).map_err(|error| at_input(&error))?;
-    let plan = ExportPlan::new(&checkpoint, weights).map_err(|error| at_input(&error))?;
+    let checkpoint = Checkpoint::open(input).map_err(loading(input))?;
+    let plan = ExportPlan::new(&checkpoint, weights).map_err(loading(input))?;
 
     let mut folder = OsString::from(output);
     folder.push(".partial");

@@ -41,8 +41,7 @@ pub fn run(shared: &Shared, options: &Quantize) -> Outcome {
     check_output(output, &paths, options.overwrite)?;
     let files = paths.iter().map(HostFile::open).collect::<Result<Vec<_>, _>>()?;
     let bytes: Vec<&[u8]> = files.iter().map(HostFile::bytes).collect();
-    let at_input = |error: &dyn std::error::Error| Failure::message(format!("load `{}`: {error}", input.display()));
-    let model = SplitGguf::parse(&bytes).map_err(|error| at_input(&error))?;
+    let model = SplitGguf::parse(&bytes).map_err(loading(&input))?;
     let tensors = model
         .tensors
         .iter()
@@ -51,7 +50,7 @@ pub fn run(shared: &Shared, options: &Quantize) -> Outcome {
     let mixing = if options.pure { Mixing::Pure } else { Mixing::Mixed };
     let importance = options.imatrix.as_deref().map(read_importance).transpose()?;
     let quantize_options = QuantizeOptions { recipe, mixing, importance: importance.as_ref() };
-    let plan = QuantizePlan::new(&model.metadata, tensors, &quantize_options).map_err(|error| at_input(&error))?;
+    let plan = QuantizePlan::new(&model.metadata, tensors, &quantize_options).map_err(loading(&input))?;
     notice(&plan, recipe);
 
     let read: Vec<&Path> = paths.iter().map(PathBuf::as_path).chain(options.imatrix.as_deref()).collect();
@@ -73,7 +72,12 @@ pub fn run(shared: &Shared, options: &Quantize) -> Outcome {
 fn read_importance(path: &Path) -> Outcome<ImportanceMatrix> {
     let file = HostFile::open(path)?;
     let matrix = ImportanceMatrix::parse(file.bytes());
-    matrix.map_err(|error| Failure::message(format!("load `{}`: {error}", path.display())))
+    matrix.map_err(loading(path))
+}
+
+/// What is wrong with a file, under its name.
+pub fn loading<E: std::fmt::Display>(path: &Path) -> impl Fn(E) -> Failure {
+    move |error| Failure::message(format!("load `{}`: {error}", path.display()))
 }
 
 /// Refuses to write over the input, or over anything else without being asked to.
