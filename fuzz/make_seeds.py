@@ -8,6 +8,7 @@ tests/test-gguf.cpp. `crates/formats/tests/hostile` and
 `crates/lm/tests/hostile` check that each seed is judged as its name says.
 """
 
+import base64
 import json
 import re
 import struct
@@ -450,6 +451,10 @@ def tokenizer_json_seeds():
     yield "valid-regex-endless", seed(bpe, pre_tokenizer={**split, "pattern": {"Regex": "(.*.*.*)*(?=x)(?!x)"}}, post_processor=around)
     yield "broken-unknown", seed({**unigram, "unk_id": 99})
     yield "broken-charsmap", seed(unigram, normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"})
+    # A table of 2.5 GB in a map of six bytes
+    yield "broken-charsmap-size", seed(unigram, normalizer={"type": "Precompiled", "precompiled_charsmap": "AAinvertAA=="})
+    small = base64.b64encode(struct.pack("<I", 1024) + bytes(1024) + b"a\0").decode()
+    yield "valid-charsmap", seed(unigram, normalizer={"type": "Precompiled", "precompiled_charsmap": small})
     yield "broken-template", seed(bpe, post_processor={**around, "special_tokens": {}})
     yield "broken-deep", b'{"model":' * 300
 
