@@ -8,6 +8,7 @@ use crate::{Model, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ActivationPrecision {
     /// Inputs of quantised projections are quantised to 8 bits per block of 32, of a few tokens at a time in two steps: fast.
+    /// On tensor cores, inputs of many tokens are rounded to `bf16` instead, those of 16-bit matrices too.
     #[default]
     EightBit,
     /// Inputs stay `f32`: slower, and free of that rounding.
@@ -42,7 +43,7 @@ impl Activations {
     ) -> Result<Self> {
         let values = device.zeros(DType::F32, [rows, columns])?;
         let wanted = precision == ActivationPrecision::EightBit
-            && readers.iter().any(|weight| ops::reads_8_bit_activations(weight.encoding()));
+            && readers.iter().any(|weight| ops::rounds_activations(device, weight.encoding()));
         let bytes = ops::quantized_activation_bytes(1, columns).filter(|_| wanted);
         let quantized_rows = rows.max(2 * rows.min(REFINED_ROWS));
         let quantized = bytes.map(|bytes| device.zeros(DType::U8, [quantized_rows, bytes])).transpose()?;

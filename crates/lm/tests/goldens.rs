@@ -4,11 +4,14 @@ mod support;
 
 use anymlx::{MlxDevice, ops::SampleParams};
 use anymlx_lm::{GenerateOptions, Model, Session, SessionOptions, generate};
-use support::{EXACT, all_logits, goldens, greedy};
+use support::{EXACT, all_logits, goldens, greedy, logits_agree};
 
 #[test]
 fn logits_agree_with_transformers() {
-    support::logits_agree(&MlxDevice::cpu().unwrap());
+    let device = MlxDevice::cpu().unwrap();
+    for golden in goldens() {
+        logits_agree(&golden, &device, 5);
+    }
 }
 
 #[test]

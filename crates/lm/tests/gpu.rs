@@ -1,35 +1,29 @@
-//! Tiny models on every GPU present, beside the processor and what Hugging Face `transformers` computes.
+//! Tiny models on every GPU present, beside the processor and what Hugging Face `transformers` and MLX compute.
 
 mod support;
 
 use std::time::Instant;
 
-use anymlx::{EmulatorOptions, MlxDevice, env, ops::SampleParams};
+use anymlx::{MlxDevice, ops::SampleParams};
 use anymlx_lm::{Model, Session, SessionOptions};
-use support::{EXACT, goldens, greedy};
-
-fn gpus() -> Vec<MlxDevice> {
-    let mut devices = Vec::new();
-    for (name, opened) in [("cuda", MlxDevice::cuda(0)), ("metal", MlxDevice::metal())] {
-        match opened {
-            Ok(device) => devices.push(device),
-            Err(error) => eprintln!("skipped: {name}: {error}"),
-        }
-    }
-    devices
-}
+use support::{EXACT, devices, emulator, goldens, gpus, greedy, logits_agree, mlx_goldens};
 
 #[test]
 fn logits_agree_with_transformers() {
     for device in gpus() {
-        support::logits_agree(&device);
+        for golden in goldens() {
+            logits_agree(&golden, &device, 5);
+        }
     }
 }
 
-/// The emulator of kernel texts; `None` with a printed reason where it cannot run.
-fn emulator() -> Option<MlxDevice> {
-    let options = EmulatorOptions::new(env::cache_dir().expect("a place for compiled texts").join("emulator"));
-    MlxDevice::emulator(&options).inspect_err(|error| eprintln!("skipped: emulator: {error}")).ok()
+#[test]
+fn logits_agree_with_mlx() {
+    for device in gpus().into_iter().chain(emulator()) {
+        for golden in mlx_goldens() {
+            logits_agree(&golden, &device, 3);
+        }
+    }
 }
 
 /// Of a prompt's last layer only the last row is computed, and nothing but keys and values of chunks before the last one.
@@ -37,7 +31,7 @@ fn emulator() -> Option<MlxDevice> {
 fn the_logits_after_a_prompt_are_those_of_its_last_token() {
     let golden = goldens().swap_remove(0);
     let row = golden.logits_f64().split_off((golden.tokens.len() - 1) * golden.vocabulary);
-    for device in gpus().into_iter().chain(MlxDevice::cpu().ok()).chain(emulator()) {
+    for device in devices() {
         let model = Model::open(&golden.model, &device).unwrap();
         for chunk in [512, 11] {
             let mut session = Session::new(&model, SessionOptions { chunk: Some(chunk), ..EXACT }).unwrap();

@@ -7,13 +7,12 @@ use std::path::{Path, PathBuf};
 
 use anymlx::MlxDevice;
 use anymlx_lm::{
-    Checkpoint, Model, SessionOptions,
+    Checkpoint,
     chat::{Message, RenderOptions},
     tokenizer::{DecodeOptions, EncodeOptions},
 };
-use anymlx_testing::golden::Golden;
 use serde::Deserialize;
-use support::{EXACT, all_logits};
+use support::{logits_agree, mlx_goldens};
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/mlx")
@@ -22,19 +21,8 @@ fn directory() -> PathBuf {
 #[test]
 fn logits_agree_with_mlx() {
     let device = MlxDevice::cpu().unwrap();
-    for golden in Golden::load_all(&directory()).expect("the goldens are committed") {
-        let model = Model::open(&golden.model, &device).unwrap();
-        assert_eq!(model.config().architecture, golden.architecture, "{}", golden.name);
-        for chunk in [512, 3] {
-            let name = format!("{} exact in chunks of {chunk}", golden.name);
-            let logits = all_logits(&model, &golden.tokens, SessionOptions { chunk: chunk.into(), ..EXACT });
-            anymlx_testing::assert_close(&name, &logits, &golden.logits_f64(), &golden.tolerance(1e-4));
-            // Eight-bit activations and a half-precision cache round.
-            let name = format!("{} default in chunks of {chunk}", golden.name);
-            let logits =
-                all_logits(&model, &golden.tokens, SessionOptions { chunk: chunk.into(), ..SessionOptions::default() });
-            anymlx_testing::assert_close(&name, &logits, &golden.logits_f64(), &golden.tolerance(0.3));
-        }
+    for golden in mlx_goldens() {
+        logits_agree(&golden, &device, 3);
     }
 }
 

@@ -67,6 +67,7 @@ pub use kv_cache_expand::kv_cache_expand;
 pub use kv_cache_quantize::{kv_cache_quantize, quantized_cache_row_bytes};
 pub use kv_cache_write::kv_cache_write;
 pub use matmul::{MatmulInput, can_multiply, matmul, reads_8_bit_activations};
+pub use panel_matmul::rounds_activations;
 pub use project::{LayerInput, Projection, project};
 pub use project_add::{PostNorm, project_add};
 pub use project_and_cache::{ProjectAndCache, project_and_cache};

@@ -5,7 +5,7 @@ use anymlx_testing::{Random, reference};
 
 use super::{
     LayerInput, MatmulInput, RmsNormParams, RopeLayout, quantized_activation_bytes,
-    test_data::{floats, weight_of},
+    test_data::{floats, stored_weights, weight_of},
 };
 use crate::{DType, MlxBuffer, MlxDevice, Weight};
 
@@ -21,10 +21,8 @@ pub(crate) struct Matrix {
 impl Matrix {
     pub(crate) fn new(device: &MlxDevice, encoding: TensorType, rows: usize, columns: usize, seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let mut values = random.normal_vec(rows * columns);
-        values.iter_mut().for_each(|value| *value /= (columns as f32).sqrt());
-        let mut bytes = vec![0; encoding.byte_len(values.len() as u64).unwrap() as usize];
-        quant::quantize(encoding, &values, &mut bytes).unwrap();
+        let bytes = stored_weights(encoding, rows * columns, 1.0 / (columns as f32).sqrt(), seed);
+        let mut values = vec![0.0; rows * columns];
         quant::dequantize(encoding, &bytes, &mut values).unwrap();
         let weight = weight_of(device, encoding, &bytes, rows, columns);
         let bias = (seed % 2 == 1).then(|| {
@@ -89,7 +87,7 @@ impl Rows {
 
 /// The encodings that kernels for a single token know.
 pub(crate) fn encodings() -> impl Iterator<Item = QuantType> {
-    super::gpu::FORMATS.into_iter()
+    super::gpu::STREAMED.into_iter()
 }
 
 /// Bits of activations in products of `tokens` tokens on the device.

@@ -5,9 +5,36 @@
 
 use std::{ops::ControlFlow, path::Path};
 
-use anymlx::{MlxDevice, ops::SampleParams};
+use anymlx::{EmulatorOptions, MlxDevice, env, ops::SampleParams};
 use anymlx_lm::{ActivationPrecision, CacheType, GenerateOptions, Model, Session, SessionOptions, generate};
 use anymlx_testing::golden::Golden;
+
+/// Every GPU present; reasons are printed for the others.
+pub fn gpus() -> Vec<MlxDevice> {
+    let mut devices = Vec::new();
+    for (name, opened) in [("cuda", MlxDevice::cuda(0)), ("metal", MlxDevice::metal())] {
+        match opened {
+            Ok(device) => devices.push(device),
+            Err(error) => eprintln!("skipped: {name}: {error}"),
+        }
+    }
+    devices
+}
+
+/// The emulator of kernel texts; `None` with a printed reason where it cannot run or is not wanted.
+pub fn emulator() -> Option<MlxDevice> {
+    if env::emulator().expect("ANYMLX_EMULATOR").is_none() {
+        eprintln!("skipped: emulator: ANYMLX_EMULATOR=off");
+        return None;
+    }
+    let options = EmulatorOptions::new(env::cache_dir().expect("a place for compiled texts").join("emulator"));
+    MlxDevice::emulator(&options).inspect_err(|error| eprintln!("skipped: emulator: {error}")).ok()
+}
+
+/// The processor, every GPU present and the emulator.
+pub fn devices() -> impl Iterator<Item = MlxDevice> {
+    gpus().into_iter().chain(Some(MlxDevice::cpu().unwrap())).chain(emulator())
+}
 
 /// The tiny models and what `transformers` computes for them.
 pub fn goldens() -> Vec<Golden> {
@@ -15,18 +42,25 @@ pub fn goldens() -> Vec<Golden> {
     Golden::load_all(&directory).expect("the goldens are committed")
 }
 
-/// On `device` each tiny model computes the logits that `transformers` does.
-pub fn logits_agree(device: &MlxDevice) {
-    for golden in goldens() {
-        let model = Model::open(&golden.model, device).unwrap();
-        let name = format!("{} exact on {}", golden.name, device.name());
-        let logits = all_logits(&model, &golden.tokens, EXACT);
-        anymlx_testing::assert_close(&name, &logits, &golden.logits_f64(), &golden.tolerance(1e-4));
-        // Eight-bit activations and a half-precision cache round; features that are wrong move
-        // logits further, and are caught above.
-        let name = format!("{} default on {}", golden.name, device.name());
-        let logits = all_logits(&model, &golden.tokens, SessionOptions::default());
-        anymlx_testing::assert_close(&name, &logits, &golden.logits_f64(), &golden.tolerance(0.3));
+/// The tiny checkpoints of MLX and of Hugging Face and what MLX computes for them.
+pub fn mlx_goldens() -> Vec<Golden> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/mlx");
+    Golden::load_all(&directory).expect("the goldens are committed")
+}
+
+/// On `device` the model computes the logits of `golden`, whether it reads the text at once or `chunk` tokens at a time.
+pub fn logits_agree(golden: &Golden, device: &MlxDevice, chunk: usize) {
+    let model = Model::open(&golden.model, device).unwrap();
+    assert_eq!(model.config().architecture, golden.architecture, "{}", golden.name);
+    for chunk in [512, chunk].map(Some) {
+        // Eight-bit activations and a half-precision cache round; features that are wrong move logits further, and are caught
+        // where nothing is rounded.
+        let precisions = [("exact", EXACT, 1e-4), ("default", SessionOptions::default(), 0.3)];
+        for (precision, options, allowed) in precisions {
+            let name = format!("{} {precision} in chunks of {chunk:?} on {}", golden.name, device.name());
+            let logits = all_logits(&model, &golden.tokens, SessionOptions { chunk, ..options });
+            anymlx_testing::assert_close(&name, &logits, &golden.logits_f64(), &golden.tolerance(allowed));
+        }
     }
 }
 

@@ -13,8 +13,14 @@ use crate::{
     read, write,
 };
 
-pub(in crate::ops) const GPU: &str =
-    gpu_text!("../gpu/quant.h", "../gpu/activation.h", "../gpu/stream.h", "gated_projection.gpu.cpp");
+pub(in crate::ops) const GPU: &str = gpu_text!(
+    "../gpu/codes.h",
+    "../gpu/quant.h",
+    "../gpu/quant_codebook.h",
+    "../gpu/activation.h",
+    "../gpu/stream.h",
+    "gated_projection.gpu.cpp"
+);
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]

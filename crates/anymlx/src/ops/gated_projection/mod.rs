@@ -40,6 +40,6 @@ pub(super) fn composite(
     output: &MlxBuffer,
     activation: Activation,
 ) -> Result<()> {
-    let input = input.prepare(encoder)?;
+    let input = input.prepare(encoder, &[gate, up])?;
     gated_matmul(encoder, input, gate, up, output, activation)
 }

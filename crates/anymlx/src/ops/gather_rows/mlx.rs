@@ -16,7 +16,7 @@ use crate::{
     write,
 };
 
-pub(in crate::ops) const GPU: &str = gpu_text!("../gpu/mlx.h", "mlx_gather_rows.gpu.cpp");
+pub(in crate::ops) const GPU: &str = gpu_text!("../gpu/codes.h", "../gpu/mlx.h", "mlx_gather_rows.gpu.cpp");
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]

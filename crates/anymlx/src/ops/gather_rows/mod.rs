@@ -14,7 +14,7 @@ use super::{
 use crate::{CommandEncoder, DType, KernelKey, Launch, MlxBuffer, Result, Weight, read, registry::BuiltIn, write};
 
 pub(super) const GPU: &str =
-    gpu_text!("../gpu/quant.h", "../gpu/quant_codebook.h", "../gpu/dense.h", "gather_rows.gpu.cpp");
+    gpu_text!("../gpu/codes.h", "../gpu/quant.h", "../gpu/quant_codebook.h", "../gpu/dense.h", "gather_rows.gpu.cpp");
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]

@@ -26,21 +26,72 @@ FN MlxRow mlx_row(const DEVICE uint* packed, const DEVICE MlxScale* scales, cons
   return r;
 }
 
-// Code `i`, below 32, of the MLX_BITS words from `words` on
-FN uint mlx_code(const DEVICE uint* words, uint i) {
+// The MLX_BITS words of run `run`: rows begin at multiples of 16 bytes of which each run takes 4 * MLX_BITS.
+FN void mlx_words(MlxRow row, uint run, THREAD uint* words) {
+  const DEVICE uint* from = row.packed + run * MLX_BITS;
+#if MLX_BITS % 4 == 0
+  UNROLL
+  for (uint i = 0; i < MLX_BITS; i += 4) {
+    const uint4 v = load_u128((const DEVICE uchar*)(from + i));
+    words[i] = v.x;
+    words[i + 1] = v.y;
+    words[i + 2] = v.z;
+    words[i + 3] = v.w;
+  }
+#elif MLX_BITS % 2 == 0
+  UNROLL
+  for (uint i = 0; i < MLX_BITS; i += 2) {
+    const uint2 v = load_u64((const DEVICE uchar*)(from + i));
+    words[i] = v.x;
+    words[i + 1] = v.y;
+  }
+#else
+  UNROLL
+  for (uint i = 0; i < MLX_BITS; i++) words[i] = from[i];
+#endif
+}
+
+// Code `i`, below 32, of the words of a run
+template <typename P> FN uint mlx_code(P words, uint i) {
   const uint at = i * MLX_BITS, shift = at % 32;
   uint code = words[at / 32] >> shift;
   if (shift + MLX_BITS > 32) code |= words[at / 32 + 1] << (32 - shift);
   return code & ((1u << MLX_BITS) - 1u);
 }
 
-// An E4M3 number
+// Codes 4 w .. 4 w + 3 of the words of a run, one to a byte
+FN uint mlx_four_codes(THREAD const uint* words, uint w) {
+#if MLX_BITS == 8
+  return words[w];
+#elif MLX_BITS == 4
+  return four_nibbles(words[w / 2] >> (16 * (w % 2)));
+#elif MLX_BITS == 2
+  return four_of_two_bits(words[w / 4] >> (8 * (w % 4)));
+#elif MLX_BITS == 1
+  return four_bits(words[0] >> (4 * w));
+#else
+  uint codes = 0;
+  UNROLL
+  for (uint k = 0; k < 4; k++) codes |= mlx_code(words, 4 * w + k) << (8 * k);
+  return codes;
+#endif
+}
+
+// An E4M3 number: exponent and mantissa are those of a half-precision number of 2^-8 times its size.
 FN float e4m3(uint code) {
-  const uint exponent = (code >> 3) & 15u, mantissa = code & 7u;
-  float magnitude = float(mantissa) * (1.0f / 512.0f);
-  if (exponent > 0) magnitude = as_type<float>((exponent + 127 - 7) << 23 | mantissa << 20);
-  if ((code & 127u) == 127u) magnitude = as_type<float>(0x7fc00000u);
-  return (code & 128u) ? -magnitude : magnitude;
+  if ((code & 127u) == 127u) return as_type<float>(0x7fc00000u);
+  return gpu_f16_to_f32(ushort((code & 127u) << 7 | (code & 128u) << 8)) * 256.0f;
+}
+
+// 2^-8 times the four E4M3 numbers of a word
+FN float4 four_e4m3(uint word) {
+  const float small = 1.0f / 256.0f;
+  if (((word & 0x7f7f7f7fu) + 0x01010101u) & 0x80808080u)  // one is not a number
+    return make_float4(e4m3(word & 255u), e4m3(word >> 8 & 255u), e4m3(word >> 16 & 255u), e4m3(word >> 24)) * small;
+  const uint even = (word << 8 & 0x80008000u) | (word << 7 & 0x3f803f80u);
+  const uint odd = (word & 0x80008000u) | (word >> 1 & 0x3f803f80u);
+  return make_float4(gpu_f16_to_f32(ushort(even & 0xffffu)), gpu_f16_to_f32(ushort(odd & 0xffffu)),
+                     gpu_f16_to_f32(ushort(even >> 16)), gpu_f16_to_f32(ushort(odd >> 16)));
 }
 
 // An E8M0 number: a power of two
@@ -52,19 +103,15 @@ struct MlxRun { uint q[8]; float d[2], m[2]; };
 
 FN MlxRun mlx_run(MlxRow row, uint run) {
   MlxRun r;
-  const DEVICE uint* words = row.packed + run * MLX_BITS;
+  uint words[MLX_BITS];
+  mlx_words(row, run, words);
   UNROLL
   for (uint w = 0; w < 8; w++) {
-    uint q = 0;
-    UNROLL
-    for (uint k = 0; k < 4; k++) {
 #if defined(MLX_AFFINE)
-      q |= mlx_code(words, 4 * w + k) << (8 * k);
+    r.q[w] = mlx_four_codes(words, w);
 #else
-      q |= (levels[mlx_code(words, 4 * w + k)] & 255u) << (8 * k);
+    r.q[w] = four_levels(words[w / 2] >> (16 * (w % 2)));
 #endif
-    }
-    r.q[w] = q;
   }
 #if defined(MLX_AFFINE)
   const uint group = run * 32 / MLX_GROUP;
@@ -86,6 +133,30 @@ FN MlxRun mlx_run(MlxRow row, uint run) {
   r.m[0] = r.m[1] = 0.0f;
 #endif
   return r;
+}
+#endif
+
+// The 32 weights of run `run`, over mlx_unit(row, run)
+#if defined(MLX_MXFP8)
+FN float mlx_unit(MlxRow row, uint run) { return e8m0(row.scales[run]); }
+
+FN void mlx_weights(MlxRow row, uint run, THREAD float4* v) {
+  uint words[MLX_BITS];
+  mlx_words(row, run, words);
+  UNROLL
+  for (uint w = 0; w < 8; w++) v[w] = four_e4m3(words[w]) * 256.0f;
+}
+#else
+FN float mlx_unit(MlxRow, uint) { return 1.0f; }
+
+FN void mlx_weights(MlxRow row, uint run, THREAD float4* v) {
+  const MlxRun r = mlx_run(row, run);
+  UNROLL
+  for (uint w = 0; w < 8; w++) {
+    const float4 q = signed_bytes(r.q[w]);
+    const float d = r.d[w / 4], m = r.m[w / 4];
+    v[w] = make_float4(fma(d, q.x, -m), fma(d, q.y, -m), fma(d, q.z, -m), fma(d, q.w, -m));
+  }
 }
 #endif
 

@@ -12,9 +12,8 @@ use anymlx_hal::dialect;
 use super::{attention, check::Check, panel_matmul};
 use crate::{DType, KernelKey, Result};
 
-/// The quantised layouts that `quant.h` unpacks, which the fused kernels and those of tensor cores read. `quant_codebook.h`
-/// has the others.
-pub(super) const FORMATS: [QuantType; 10] = [
+/// The quantised layouts that the fused kernels for a single token read.
+pub(super) const STREAMED: [QuantType; 19] = [
     QuantType::Q4_0,
     QuantType::Q4_1,
     QuantType::Q5_0,
@@ -25,6 +24,15 @@ pub(super) const FORMATS: [QuantType; 10] = [
     QuantType::Q4_K,
     QuantType::Q5_K,
     QuantType::Q6_K,
+    QuantType::IQ2_XXS,
+    QuantType::IQ2_XS,
+    QuantType::IQ2_S,
+    QuantType::IQ3_XXS,
+    QuantType::IQ3_S,
+    QuantType::IQ4_NL,
+    QuantType::IQ4_XS,
+    QuantType::MXFP4,
+    QuantType::NVFP4,
 ];
 const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
@@ -37,18 +45,9 @@ pub(super) fn has_format(encoding: TensorType) -> bool {
     }
 }
 
-/// True for the encodings that every kernel for GPUs reads, the fused ones and those of tensor cores too.
-pub(super) fn is_common(encoding: TensorType) -> bool {
-    match encoding {
-        TensorType::Quantized(quant) => FORMATS.contains(&quant),
-        TensorType::Dense(_) => has_format(encoding),
-        TensorType::Mlx(_) => false,
-    }
-}
-
-/// All of these.
-pub(super) fn encodings() -> impl Iterator<Item = TensorType> {
-    FLOATS.into_iter().map(TensorType::Dense).chain(FORMATS.into_iter().map(TensorType::Quantized))
+/// True for the encodings of [`STREAMED`].
+pub(super) fn is_streamed(encoding: TensorType) -> bool {
+    matches!(encoding, TensorType::Quantized(quant) if STREAMED.contains(&quant))
 }
 
 /// The encodings of weights in GGUF files.
@@ -94,10 +93,9 @@ pub fn texts() -> Vec<GpuText> {
     let caches = [DType::F16, DType::F32].map(TensorType::Dense);
     let quantized_caches = super::kv_cache_quantize::ENCODINGS.map(TensorType::Quantized);
     let weights: Vec<TensorType> = file_encodings().collect();
-    let common: Vec<TensorType> = encodings().collect();
-    let quantized = FORMATS.map(TensorType::Quantized);
+    let streamed = STREAMED.map(TensorType::Quantized);
     let layouts: Vec<TensorType> = mlx_layouts().into_iter().map(TensorType::Mlx).collect();
-    let portable: [(&'static str, &'static str, &[TensorType]); 29] = [
+    let portable: [(&'static str, &'static str, &[TensorType]); 30] = [
         ("add_rms_norm", super::add_rms_norm::GPU, &single),
         ("argmax", super::argmax::GPU, &single),
         ("attention", super::attention::gpu::GPU, &caches),
@@ -106,7 +104,7 @@ pub fn texts() -> Vec<GpuText> {
         ("elementwise", super::elementwise::GPU, &single),
         ("gated_activation", super::gated_activation::GPU, &single),
         ("gated_matmul", super::matmul::gpu::GATED_MATMUL, &weights),
-        ("gated_projection", super::gated_projection::gpu::GPU, &quantized),
+        ("gated_projection", super::gated_projection::gpu::GPU, &streamed),
         ("gather_rows", super::gather_rows::GPU, &weights),
         ("increment", super::increment::GPU, &single),
         ("kv_cache_expand", super::kv_cache_expand::GPU, &quantized_caches),
@@ -115,10 +113,11 @@ pub fn texts() -> Vec<GpuText> {
         ("matmul", super::matmul::gpu::MATMUL, &weights),
         ("mlx_gather_rows", super::gather_rows::mlx::GPU, &layouts),
         ("mlx_matmul", super::matmul::mlx::gpu::GPU, &layouts),
-        ("panels", super::panels::GPU, &common),
-        ("project", super::project::gpu::GPU, &quantized),
-        ("project_add", super::project_add::gpu::GPU, &quantized),
-        ("project_and_cache", super::project_and_cache::gpu::GPU, &quantized),
+        ("mlx_panels", super::panels::MLX, &layouts),
+        ("panels", super::panels::GPU, &weights),
+        ("project", super::project::gpu::GPU, &streamed),
+        ("project_add", super::project_add::gpu::GPU, &streamed),
+        ("project_and_cache", super::project_and_cache::gpu::GPU, &streamed),
         ("quantize_activations", super::quantize_activations::GPU, &single),
         ("rms_norm", super::rms_norm::GPU, &single),
         ("rope", super::rope::GPU, &single),

@@ -40,6 +40,13 @@ FN float low_half(uint word) { return gpu_f16_to_f32(ushort(word & 0xffffu)); }
 
 // 16 bytes from an address aligned to A
 template <int A> struct Bytes16;
+template <> struct Bytes16<1> {
+  FN uint4 at(Staged s) { return load_u128_unaligned(s); }
+  template <typename P> FN uint word(P p) {
+    return load_u8(p) | load_u8(p + 1) << 8 | load_u8(p + 2) << 16 | load_u8(p + 3) << 24;
+  }
+  template <typename P> FN uint4 at(P p) { return make_uint4(word(p), word(p + 4), word(p + 8), word(p + 12)); }
+};
 template <> struct Bytes16<2> {
   FN uint4 at(Staged s) { return load_u128_unaligned(s); }
   template <typename P> FN uint4 at(P p) {
@@ -83,7 +90,7 @@ FN void add_bits(uint4 bytes, uint from, uint to, THREAD uint* q) {
 // Adds 16 to each byte of q whose bit among the low 16 of `bits` is set. The product puts four bits
 // into the lowest bits of four bytes.
 FN void add_fifth_bits(uint bits, THREAD uint* q) {
-  for (int i = 0; i < 4; i++) q[i] |= ((((bits >> (4 * i)) & 15u) * 0x00204081u) & 0x01010101u) << 4;
+  for (int i = 0; i < 4; i++) q[i] |= four_bits(bits >> (4 * i)) << 4;
 }
 
 // ---- blocks of 32: a scale (and a minimum), then the quants ------------------------------
@@ -276,9 +283,3 @@ struct format_q6_k {
     return r;
   }
 };
-
-// The four bytes of a word as numbers
-FN float4 signed_bytes(uint q) {
-  return make_float4(float(int(q << 24) >> 24), float(int(q << 16) >> 24), float(int(q << 8) >> 24),
-                     float(int(q) >> 24));
-}

@@ -1,14 +1,15 @@
-// As quant.h, for the types whose codes stand for entries of tables, and for the small ones. Of the tables,
-// which the host writes in front of a text that needs them,
-//   levels  has the 16 values of four-bit codes
-//   grid    has points of 8 (two words) or 4 signed bytes (one word)
+// As quant.h, for the types whose codes stand for entries of tables, and for the small ones. Tables are written by the
+// host in front of a text that needs them: those of codes.h, and `grid`, which has points of 8 (two words) or 4 signed
+// bytes (one word).
 
 // ---- codes by table ----------------------------------------------------------------------
 #if defined(ELEMENT_HAS_LEVELS)
-// The four codes in the low nibbles of the bytes of `packed`
-FN uint four_levels(uint packed) {
-  return (levels[packed & 15u] & 255u) | (levels[(packed >> 8) & 15u] & 255u) << 8 |
-         (levels[(packed >> 16) & 15u] & 255u) << 16 | (levels[(packed >> 24) & 15u] & 255u) << 24;
+// What the low nibbles of 16 bytes stand for, or, of part 1, the high ones
+FN void take_levels(uint4 bytes, uint part, THREAD uint* q) {
+  q[0] = levels_of_bytes(bytes.x, part == 1);
+  q[1] = levels_of_bytes(bytes.y, part == 1);
+  q[2] = levels_of_bytes(bytes.z, part == 1);
+  q[3] = levels_of_bytes(bytes.w, part == 1);
 }
 
 // f16 d; 16 bytes: code of weight i low, of weight 16 + i high. w = d * level
@@ -17,10 +18,9 @@ struct format_iq4_nl {
   FN uint index_of(uint, uint part) { return part; }
   FN uint piece_of(uint) { return 0; }
   FN uint part_of(uint run) { return run; }
-  FN Run run(const DEVICE uchar* b, uint, uint part) {
+  template <typename P> FN Run run(P b, uint, uint part) {
     Run r;
-    take_bits(Bytes16<2>::at(b + 2), 4 * part, 0x0f0f0f0fu, r.q);
-    for (int i = 0; i < 4; i++) r.q[i] = four_levels(r.q[i]);
+    take_levels(Bytes16<2>::at(b + 2), part, r.q);
     r.d = half_at(b);
     r.m = 0.0f;
     return r;
@@ -34,11 +34,10 @@ struct format_iq4_xs {
   FN uint index_of(uint piece, uint part) { return 2 * piece + part; }
   FN uint piece_of(uint run) { return run / 2; }
   FN uint part_of(uint run) { return run % 2; }
-  FN Run run(const DEVICE uchar* b, uint piece, uint part) {
+  template <typename P> FN Run run(P b, uint piece, uint part) {
     Run r;
-    take_bits(Bytes16<8>::at(b + 8 + 16 * piece), 4 * part, 0x0f0f0f0fu, r.q);
-    for (int i = 0; i < 4; i++) r.q[i] = four_levels(r.q[i]);
-    const uint low = (uint(b[4 + piece / 2]) >> (4 * (piece % 2))) & 15u, high = (load_u16(b + 2) >> (2 * piece)) & 3u;
+    take_levels(Bytes16<8>::at(b + 8 + 16 * piece), part, r.q);
+    const uint low = (load_u8(b + 4 + piece / 2) >> (4 * (piece % 2))) & 15u, high = (load_u16(b + 2) >> (2 * piece)) & 3u;
     r.d = half_at(b) * float(int(low | high << 4) - 32);
     r.m = 0.0f;
     return r;
@@ -63,14 +62,10 @@ struct format_mxfp4 {
   FN uint index_of(uint, uint part) { return part; }
   FN uint piece_of(uint) { return 0; }
   FN uint part_of(uint run) { return run; }
-  FN Run run(const DEVICE uchar* b, uint, uint part) {
+  template <typename P> FN Run run(P b, uint, uint part) {
     Run r;
-    for (int i = 0; i < 4; i++) {
-      const DEVICE uchar* p = b + 1 + 4 * i;
-      const uint packed = uint(p[0]) | uint(p[1]) << 8 | uint(p[2]) << 16 | uint(p[3]) << 24;
-      r.q[i] = four_levels((packed >> (4 * part)) & 0x0f0f0f0fu);
-    }
-    r.d = half_e8m0(b[0]);
+    take_levels(Bytes16<1>::at(b + 1), part, r.q);
+    r.d = half_e8m0(load_u8(b));
     r.m = 0.0f;
     return r;
   }
@@ -83,14 +78,14 @@ struct format_nvfp4 {
   FN uint index_of(uint piece, uint) { return piece; }
   FN uint piece_of(uint run) { return run; }
   FN uint part_of(uint) { return 0; }
-  FN Run run(const DEVICE uchar* b, uint piece, uint) {
+  template <typename P> FN Run run(P b, uint piece, uint) {
     Run r;
     const uint first = load_u32(b + 4 + 8 * piece), second = load_u32(b + 8 + 8 * piece);
-    r.q[0] = four_levels(first & 0x0f0f0f0fu);
-    r.q[1] = four_levels(second & 0x0f0f0f0fu);
-    r.q[2] = four_levels((first >> 4) & 0x0f0f0f0fu);
-    r.q[3] = four_levels((second >> 4) & 0x0f0f0f0fu);
-    r.d = half_ue4m3(b[piece]);
+    r.q[0] = levels_of_bytes(first, false);
+    r.q[1] = levels_of_bytes(second, false);
+    r.q[2] = levels_of_bytes(first, true);
+    r.q[3] = levels_of_bytes(second, true);
+    r.d = half_ue4m3(load_u8(b + piece));
     r.m = 0.0f;
     return r;
   }
@@ -110,7 +105,7 @@ FN uint even_signs(uint stored) {
 
 // Negates the bytes of `word`, all from 1 to 127, whose bit among the low four of `signs` is set.
 FN uint with_signs(uint word, uint signs) {
-  const uint ones = ((signs & 15u) * 0x00204081u) & 0x01010101u;
+  const uint ones = four_bits(signs);
   return (word ^ (ones * 255u)) + ones;
 }
 
@@ -121,13 +116,13 @@ struct format_iq3_xxs {
   FN uint index_of(uint piece, uint part) { return 2 * piece + part; }
   FN uint piece_of(uint run) { return run / 2; }
   FN uint part_of(uint run) { return run % 2; }
-  FN Run run(const DEVICE uchar* b, uint piece, uint part) {
+  template <typename P> FN Run run(P b, uint piece, uint part) {
     Run r;
-    const DEVICE uchar* points = b + 2 + 8 * piece + 4 * part;
+    const P points = b + 2 + 8 * piece + 4 * part;
     const uint rest = load_u16(b + 66 + 4 * piece) | load_u16(b + 68 + 4 * piece) << 16;
     for (uint i = 0; i < 4; i++) {
       const uint signs = even_signs(rest >> (7 * (2 * part + i / 2)));
-      r.q[i] = with_signs(grid[points[i]], signs >> (4 * (i % 2)));
+      r.q[i] = with_signs(grid[load_u8(points + i)], signs >> (4 * (i % 2)));
     }
     r.d = half_at(b) * (0.5f + float(rest >> 28)) * 0.5f;
     r.m = 0.0f;
@@ -142,13 +137,13 @@ struct format_iq3_s {
   FN uint index_of(uint piece, uint part) { return 2 * piece + part; }
   FN uint piece_of(uint run) { return run / 2; }
   FN uint part_of(uint run) { return run % 2; }
-  FN Run run(const DEVICE uchar* b, uint piece, uint part) {
+  template <typename P> FN Run run(P b, uint piece, uint part) {
     Run r;
-    const DEVICE uchar* points = b + 2 + 8 * piece + 4 * part;
-    const uint high = uint(b[66 + piece]) >> (4 * part), signs = load_u16(b + 74 + 4 * piece + 2 * part);
+    const P points = b + 2 + 8 * piece + 4 * part;
+    const uint high = load_u8(b + 66 + piece) >> (4 * part), signs = load_u16(b + 74 + 4 * piece + 2 * part);
     for (uint i = 0; i < 4; i++)
-      r.q[i] = with_signs(grid[uint(points[i]) | ((high >> i) & 1u) << 8], signs >> (4 * i));
-    r.d = half_at(b) * float(1 + 2 * ((uint(b[106 + piece / 2]) >> (4 * (piece % 2))) & 15u));
+      r.q[i] = with_signs(grid[load_u8(points + i) | ((high >> i) & 1u) << 8], signs >> (4 * i));
+    r.d = half_at(b) * float(1 + 2 * ((load_u8(b + 106 + piece / 2) >> (4 * (piece % 2))) & 15u));
     r.m = 0.0f;
     return r;
   }
@@ -160,12 +155,12 @@ struct format_iq2_xxs {
   FN uint index_of(uint piece, uint part) { return 2 * piece + part; }
   FN uint piece_of(uint run) { return run / 2; }
   FN uint part_of(uint run) { return run % 2; }
-  FN Run run(const DEVICE uchar* b, uint piece, uint part) {
+  template <typename P> FN Run run(P b, uint piece, uint part) {
     Run r;
-    const DEVICE uchar* group = b + 2 + 8 * piece;
+    const P group = b + 2 + 8 * piece;
     const uint rest = load_u16(group + 4) | load_u16(group + 6) << 16;
     for (uint i = 0; i < 2; i++) {
-      const uint point = group[2 * part + i], signs = even_signs(rest >> (7 * (2 * part + i)));
+      const uint point = load_u8(group + 2 * part + i), signs = even_signs(rest >> (7 * (2 * part + i)));
       r.q[2 * i] = with_signs(grid[2 * point], signs);
       r.q[2 * i + 1] = with_signs(grid[2 * point + 1], signs >> 4);
     }
@@ -182,14 +177,14 @@ struct format_iq2_xs {
   FN uint index_of(uint piece, uint) { return piece; }
   FN uint piece_of(uint run) { return run; }
   FN uint part_of(uint) { return 0; }
-  FN Run run(const DEVICE uchar* b, uint piece, uint) {
+  template <typename P> FN Run run(P b, uint piece, uint) {
     Run r;
     for (uint i = 0; i < 2; i++) {
       const uint code = load_u16(b + 2 + 4 * piece + 2 * i), point = code & 511u, signs = even_signs(code >> 9);
       r.q[2 * i] = with_signs(grid[2 * point], signs);
       r.q[2 * i + 1] = with_signs(grid[2 * point + 1], signs >> 4);
     }
-    r.d = half_at(b) * (0.5f + float((uint(b[66 + piece / 2]) >> (4 * (piece % 2))) & 15u)) * 0.25f;
+    r.d = half_at(b) * (0.5f + float((load_u8(b + 66 + piece / 2) >> (4 * (piece % 2))) & 15u)) * 0.25f;
     r.m = 0.0f;
     return r;
   }
@@ -202,15 +197,15 @@ struct format_iq2_s {
   FN uint index_of(uint piece, uint) { return piece; }
   FN uint piece_of(uint run) { return run; }
   FN uint part_of(uint) { return 0; }
-  FN Run run(const DEVICE uchar* b, uint piece, uint) {
+  template <typename P> FN Run run(P b, uint piece, uint) {
     Run r;
     for (uint i = 0; i < 2; i++) {
-      const uint eight = 2 * piece + i, signs = b[34 + eight];
-      const uint point = uint(b[2 + eight]) | ((uint(b[66 + eight / 4]) >> (2 * (eight % 4))) & 3u) << 8;
+      const uint eight = 2 * piece + i, signs = load_u8(b + 34 + eight);
+      const uint point = load_u8(b + 2 + eight) | ((load_u8(b + 66 + eight / 4) >> (2 * (eight % 4))) & 3u) << 8;
       r.q[2 * i] = with_signs(grid[2 * point], signs);
       r.q[2 * i + 1] = with_signs(grid[2 * point + 1], signs >> 4);
     }
-    r.d = half_at(b) * (0.5f + float((uint(b[74 + piece / 2]) >> (4 * (piece % 2))) & 15u)) * 0.25f;
+    r.d = half_at(b) * (0.5f + float((load_u8(b + 74 + piece / 2) >> (4 * (piece % 2))) & 15u)) * 0.25f;
     r.m = 0.0f;
     return r;
   }
@@ -223,12 +218,12 @@ struct format_iq1_s {
   FN uint index_of(uint piece, uint part) { return 2 * piece + part; }
   FN uint piece_of(uint run) { return run / 2; }
   FN uint part_of(uint run) { return run % 2; }
-  FN Run run(const DEVICE uchar* b, uint piece, uint part) {
+  template <typename P> FN Run run(P b, uint piece, uint part) {
     Run r;
     const uint high = load_u16(b + 34 + 2 * piece);
     for (uint i = 0; i < 2; i++) {
       const uint eight = 2 * part + i;
-      const uint point = uint(b[2 + 4 * piece + eight]) | ((high >> (3 * eight)) & 7u) << 8;
+      const uint point = load_u8(b + 2 + 4 * piece + eight) | ((high >> (3 * eight)) & 7u) << 8;
       r.q[2 * i] = grid[2 * point];
       r.q[2 * i + 1] = grid[2 * point + 1];
     }
@@ -253,14 +248,14 @@ struct format_iq1_m {
     const uint stepped = negative ? up - 0x01010101u : up + 0x01010101u;
     return ((stepped | 0x80808080u) - 0x10101010u) ^ 0x80808080u;
   }
-  FN Run run(const DEVICE uchar* b, uint piece, uint) {
+  template <typename P> FN Run run(P b, uint piece, uint) {
     Run r;
     const uint s0 = load_u16(b + 48), s1 = load_u16(b + 50), s2 = load_u16(b + 52), s3 = load_u16(b + 54);
     const uint d = s0 >> 12 | (s1 >> 12) << 4 | (s2 >> 12) << 8 | (s3 >> 12) << 12;
     const uint scale = (load_u16(b + 48 + 2 * (piece / 4)) >> (3 * (piece % 4))) & 7u;
     for (uint i = 0; i < 2; i++) {
-      const uint high = (uint(b[32 + piece]) >> (4 * i)) & 15u;
-      const uint point = uint(b[2 * piece + i]) | (high & 7u) << 8;
+      const uint high = (load_u8(b + 32 + piece) >> (4 * i)) & 15u;
+      const uint point = load_u8(b + 2 * piece + i) | (high & 7u) << 8;
       r.q[2 * i] = shifted(grid[2 * point], high & 8u);
       r.q[2 * i + 1] = shifted(grid[2 * point + 1], high & 8u);
     }
@@ -287,7 +282,7 @@ struct format_tq1_0 {
     const uint power = n == 0 ? 1 : n == 1 ? 3 : n == 2 ? 9 : n == 3 ? 27 : 81;
     return (((byte * power) & 255u) * 3u) >> 8;
   }
-  FN Run run(const DEVICE uchar* b, uint piece, uint) {
+  template <typename P> FN Run run(P b, uint piece, uint) {
     Run r;
     for (uint w = 0; w < 4; w++) {
       uint word = 0;
@@ -295,7 +290,7 @@ struct format_tq1_0 {
         const uint i = 16 * piece + 4 * w + k;
         const uint byte = i < 160 ? i % 32 : i < 240 ? 32 + (i - 160) % 16 : 48 + (i - 240) % 4;
         const uint n = i < 160 ? i / 32 : i < 240 ? (i - 160) / 16 : (i - 240) / 4;
-        word |= digit(b[byte], n) << (8 * k);
+        word |= digit(load_u8(b + byte), n) << (8 * k);
       }
       r.q[w] = less_one(word);
     }
@@ -311,7 +306,7 @@ struct format_tq2_0 {
   FN uint index_of(uint piece, uint part) { return 8 * (piece / 2) + 2 * part + piece % 2; }
   FN uint piece_of(uint run) { return 2 * (run / 8) + run % 2; }
   FN uint part_of(uint run) { return run % 8 / 2; }
-  FN Run run(const DEVICE uchar* b, uint piece, uint part) {
+  template <typename P> FN Run run(P b, uint piece, uint part) {
     Run r;
     take_bits(Bytes16<2>::at(b + 16 * piece), 2 * part, 0x03030303u, r.q);
     for (int i = 0; i < 4; i++) r.q[i] = less_one(r.q[i]);
@@ -327,11 +322,11 @@ struct format_q1_0 {
   FN uint index_of(uint piece, uint) { return piece; }
   FN uint piece_of(uint run) { return run; }
   FN uint part_of(uint) { return 0; }
-  FN Run run(const DEVICE uchar* b, uint piece, uint) {
+  template <typename P> FN Run run(P b, uint piece, uint) {
     Run r;
     const uint bits = load_u16(b + 2 + 2 * piece);
     for (uint i = 0; i < 4; i++) {
-      const uint ones = (((bits >> (4 * i)) & 15u) * 0x00204081u) & 0x01010101u;
+      const uint ones = four_bits(bits >> (4 * i));
       r.q[i] = less_one(ones << 1);
     }
     r.d = half_at(b);
@@ -346,11 +341,11 @@ struct format_q2_0 {
   FN uint index_of(uint piece, uint) { return piece; }
   FN uint piece_of(uint run) { return run; }
   FN uint part_of(uint) { return 0; }
-  FN Run run(const DEVICE uchar* b, uint piece, uint) {
+  template <typename P> FN Run run(P b, uint piece, uint) {
     Run r;
     for (uint i = 0; i < 4; i++) {
-      const uint c = b[2 + 4 * piece + i];
-      r.q[i] = less_one((c & 3u) | (c & 12u) << 6 | (c & 48u) << 12 | (c & 192u) << 18);
+      const uint c = load_u8(b + 2 + 4 * piece + i);
+      r.q[i] = less_one(four_of_two_bits(c));
     }
     r.d = half_at(b);
     r.m = 0.0f;
@@ -364,7 +359,7 @@ struct format_q8_k {
   FN uint index_of(uint piece, uint) { return piece; }
   FN uint piece_of(uint run) { return run; }
   FN uint part_of(uint) { return 0; }
-  FN Run run(const DEVICE uchar* b, uint piece, uint) {
+  template <typename P> FN Run run(P b, uint piece, uint) {
     Run r;
     take_bits(Bytes16<4>::at(b + 4 + 16 * piece), 0, 0xffffffffu, r.q);
     r.d = as_type<float>(load_u32(b));

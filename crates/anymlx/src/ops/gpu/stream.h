@@ -173,6 +173,12 @@ typedef GPU_CAT(format_, ELEMENT) Format;
 #define ELEMENT_IS_q6_k_q6_k 1
 #define ELEMENT_IS_q8_0_q8_0 1
 #define ELEMENT_IS(name) GPU_CAT(GPU_CAT(ELEMENT_IS_, ELEMENT), GPU_CAT(_, name))
+// Whether the encoding comes as the first two of three matrices with another third: not if it has tables.
+#if defined(ELEMENT_HAS_LEVELS) || defined(ELEMENT_HAS_GRID)
+#define HAS_MIXES 0
+#else
+#define HAS_MIXES 1
+#endif
 // Bytes of a simdgroup's ring
 #define RING(F) (Stage<F>::COUNT * 2 * Stage<F>::ROOM)
 

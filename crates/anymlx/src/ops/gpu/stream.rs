@@ -98,6 +98,7 @@ impl Third {
         }
         match third {
             same if same == first => Some(Self::Same),
+            _ if super::tables::has_any(first) => None,
             TensorType::Quantized(QuantType::Q6_K) => Some(Self::Q6K),
             TensorType::Quantized(QuantType::Q8_0) => Some(Self::Q8_0),
             _ => None,
@@ -106,8 +107,11 @@ impl Third {
 }
 
 fn applies(rows: usize, columns: usize, width: usize, encodings: impl IntoIterator<Item = TensorType>) -> bool {
-    let streams = |encoding| matches!(encoding, TensorType::Quantized(_)) && super::is_common(encoding);
-    rows == 1 && columns > 0 && columns <= width && columns.is_multiple_of(32) && encodings.into_iter().all(streams)
+    rows == 1
+        && columns > 0
+        && columns <= width
+        && columns.is_multiple_of(32)
+        && encodings.into_iter().all(super::is_streamed)
 }
 
 /// What plain operations would refuse is refused with their messages.

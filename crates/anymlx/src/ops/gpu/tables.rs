@@ -13,7 +13,7 @@ use anymlx_formats::{
 
 /// The tables of an encoding in the dialect, each with a macro that says that it is there; empty for most.
 ///
-/// `levels` has the values of four-bit codes; `grid` has points, four signed bytes to a word.
+/// `levels` has the values of four-bit codes, as the macros `LEVELS_0` to `LEVELS_3` have them as bytes; `grid` has points, four signed bytes to a word.
 pub(crate) fn text(encoding: TensorType) -> String {
     match encoding {
         TensorType::Quantized(QuantType::IQ4_NL | QuantType::IQ4_XS) => levels(&IQ4_LEVELS),
@@ -31,13 +31,34 @@ pub(crate) fn text(encoding: TensorType) -> String {
     }
 }
 
+/// Whether an encoding has tables.
+pub(crate) fn has_any(encoding: TensorType) -> bool {
+    use QuantType::*;
+    match encoding {
+        TensorType::Quantized(quant) => matches!(
+            quant,
+            IQ1_S | IQ1_M | IQ2_XXS | IQ2_XS | IQ2_S | IQ3_XXS | IQ3_S | IQ4_NL | IQ4_XS | MXFP4 | NVFP4
+        ),
+        TensorType::Mlx(layout) => matches!(layout.quantization().mode(), Mode::Mxfp4 | Mode::Nvfp4),
+        TensorType::Dense(_) => false,
+    }
+}
+
 fn levels(values: &[i8; 16]) -> String {
-    table("ELEMENT_HAS_LEVELS", "levels", values.iter().map(|&value| i32::from(value).cast_unsigned()))
+    let mut text = table("ELEMENT_HAS_LEVELS", "levels", values.iter().map(|&value| i32::from(value).cast_unsigned()));
+    for (index, word) in words(values).enumerate() {
+        writeln!(text, "#define LEVELS_{index} {word}u").expect("a string takes any text");
+    }
+    text
+}
+
+/// Each four bytes as a word.
+fn words(bytes: &[i8]) -> impl Iterator<Item = u32> {
+    bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(word.map(i8::cast_unsigned)))
 }
 
 fn grid(bytes: &[i8]) -> String {
-    let words = bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(word.map(i8::cast_unsigned)));
-    table("ELEMENT_HAS_GRID", "grid", words)
+    table("ELEMENT_HAS_GRID", "grid", words(bytes))
 }
 
 fn table(macro_name: &str, name: &str, words: impl Iterator<Item = u32>) -> String {
@@ -53,6 +74,15 @@ fn table(macro_name: &str, name: &str, words: impl Iterator<Item = u32>) -> Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_is_known_which_encodings_have_tables() {
+        for encoding in
+            crate::ops::gpu::file_encodings().chain(crate::ops::gpu::mlx_layouts().into_iter().map(TensorType::Mlx))
+        {
+            assert_eq!(has_any(encoding), !text(encoding).is_empty(), "{encoding}");
+        }
+    }
 
     #[test]
     fn tables_hold_every_entry() {

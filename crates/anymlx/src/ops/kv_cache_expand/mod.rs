@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{CommandEncoder, KernelKey, Launch, MlxBuffer, Result, read, read_write, registry::BuiltIn};
 
-pub(super) const GPU: &str = gpu_text!("../gpu/quant.h", "kv_cache_expand.gpu.cpp");
+pub(super) const GPU: &str = gpu_text!("../gpu/codes.h", "../gpu/quant.h", "kv_cache_expand.gpu.cpp");
 
 /// Positions of an item on the CPU and of a threadgroup on GPUs.
 const TILE: usize = 64;
@@ -23,6 +23,7 @@ struct Block {
     head_dim: u32,
     capacity: u32,
     window: u32,
+    aligned: u32,
 }
 
 /// `rows[h, p, :] = cache[h, p, :]` converted to `F16`, for all positions `p` before the first token's that it can see.
@@ -49,6 +50,7 @@ pub fn kv_cache_expand(
         head_dim: check.u32("head_dim", head_dim)?,
         capacity: check.u32("capacity", capacity)?,
         window: window.and_then(|window| u32::try_from(window).ok()).unwrap_or(u32::MAX),
+        aligned: u32::from(rows.byte_offset().is_multiple_of(16)),
     };
     let key = KernelKey { operation: "kv_cache_expand", element: TensorType::Quantized(encoding), variant: "" };
     let cpu = if encoding == QuantType::Q8_0 { cpu::Q8_0_KERNEL } else { cpu::Q4_0_KERNEL };

@@ -13,10 +13,17 @@ use crate::{
     read, write,
 };
 
-pub(in crate::ops) const MATMUL: &str =
-    gpu_text!("../gpu/quant.h", "../gpu/quant_codebook.h", "../gpu/dense.h", "../gpu/matvec.h", "matmul.gpu.cpp");
+pub(in crate::ops) const MATMUL: &str = gpu_text!(
+    "../gpu/codes.h",
+    "../gpu/quant.h",
+    "../gpu/quant_codebook.h",
+    "../gpu/dense.h",
+    "../gpu/matvec.h",
+    "matmul.gpu.cpp"
+);
 /// What takes tiles on Apple's matrix units.
 pub(in crate::ops) const MATMUL_SIMDGROUP: &str = gpu_text!(
+    "../gpu/codes.h",
     "../gpu/quant.h",
     "../gpu/quant_codebook.h",
     "../gpu/dense.h",
@@ -24,6 +31,7 @@ pub(in crate::ops) const MATMUL_SIMDGROUP: &str = gpu_text!(
     "matmul_simdgroup.metal"
 );
 pub(in crate::ops) const GATED_MATMUL: &str = gpu_text!(
+    "../gpu/codes.h",
     "../gpu/quant.h",
     "../gpu/quant_codebook.h",
     "../gpu/dense.h",

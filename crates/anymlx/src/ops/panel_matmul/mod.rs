@@ -14,12 +14,13 @@ use super::{
     Activation,
     check::Check,
     gpu, launch,
-    matmul::{MatmulInput, Prepared},
+    matmul::{MatmulInput, Prepared, reads_8_bit_activations},
     panels::{self, PanelNorm, PanelPlace, PanelShape},
     project::{LayerInput, Projection},
 };
 use crate::{
-    Binding, CommandEncoder, DType, KernelKey, Launch, MlxBuffer, Result, TensorType, Weight, read, read_write, write,
+    Binding, CommandEncoder, DType, KernelKey, Launch, MlxBuffer, MlxDevice, Result, TensorType, Weight, read,
+    read_write, write,
 };
 use plan::{Plan, Problem};
 
@@ -75,6 +76,15 @@ struct Block {
     vectors: u32,
 }
 
+/// True for the encodings of weights whose products round activations in the fused operations of `device`, where these are
+/// given a place for the 8-bit form: to 8 bits where [`reads_8_bit_activations`] says so, and from nine tokens on to `bf16`
+/// on the tensor cores of NVIDIA's Hopper GPUs, as the weights are. Weights of `f32` alone stay as they are.
+pub fn rounds_activations(device: &MlxDevice, encoding: TensorType) -> bool {
+    let is_single = encoding == TensorType::Dense(DType::F32);
+    let has_tensor_cores = device.native_texts().is_exactly_cuda(ARCHITECTURE);
+    reads_8_bit_activations(encoding) || (has_tensor_cores && !is_single && gpu::has_format(encoding))
+}
+
 /// A matrix in panels.
 struct Panelled {
     panels: MlxBuffer,
@@ -115,7 +125,7 @@ impl<'a> Products<'a> {
             columns,
             multiprocessors: device.compute_units(),
         };
-        let known = weights.iter().all(|weight| gpu::is_common(weight.encoding()) && weight.columns() == columns);
+        let known = weights.iter().all(|weight| gpu::has_format(weight.encoding()) && weight.columns() == columns);
         (known && products.plan(shape_of(weights)).is_some()).then_some(products)
     }
 

@@ -79,13 +79,22 @@ const SHAPES: [(usize, usize); 4] = [(1, 256), (33, 512), (520, 256), (301, 768)
 #[test]
 fn projections_agree() {
     let Some(mut make) = maker() else { return };
-    let encodings = [QuantType::Q4_K.into(), QuantType::Q6_K.into(), DType::F16.into(), QuantType::Q8_0.into()];
+    let encodings = [
+        QuantType::Q4_K.into(),
+        QuantType::Q6_K.into(),
+        DType::F16.into(),
+        QuantType::Q8_0.into(),
+        QuantType::IQ4_XS.into(),
+        DType::BF16.into(),
+        QuantType::MXFP4.into(),
+    ];
     for tokens in TOKENS {
         for (rows, columns) in SHAPES {
             for count in 1..=3 {
                 let rows_of = |index: usize| if index == 0 { rows } else { 16 * index };
-                let weights: Vec<Weight> =
-                    (0..count).map(|i| make.weight(encodings[(i + tokens) % 4], rows_of(i), columns)).collect();
+                let weights: Vec<Weight> = (0..count)
+                    .map(|i| make.weight(encodings[(i + tokens) % encodings.len()], rows_of(i), columns))
+                    .collect();
                 let biases: Vec<MlxBuffer> = (0..count).map(|i| make.floats([rows_of(i)])).collect();
                 let bias_of = |index: usize| (index != 1).then_some(&biases[index]);
                 let room = |make: &Maker, i: usize| make.room([tokens, rows_of(i)]);

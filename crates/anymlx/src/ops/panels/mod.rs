@@ -1,15 +1,24 @@
 //! Matrices in the form in which tensor cores read them: bf16, cut into panels of 64 columns, with the
-//! 16-byte pieces of a row where the hardware expects them. `panels.gpu.cpp` tells the layout.
+//! 16-byte pieces of a row where the hardware expects them. `gpu/panels.h` tells the layout.
 
 #[cfg(test)]
 mod tests;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{check::Check, launch, rms_norm::RmsNormParams};
+use super::{check::Check, launch, matmul, rms_norm::RmsNormParams};
 use crate::{CommandEncoder, DType, KernelKey, Launch, MlxBuffer, Result, TensorType, Weight, read, write};
 
-pub(super) const GPU: &str = gpu_text!("../gpu/quant.h", "../gpu/dense.h", "panels.gpu.cpp");
+pub(super) const GPU: &str = gpu_text!(
+    "../gpu/codes.h",
+    "../gpu/quant.h",
+    "../gpu/quant_codebook.h",
+    "../gpu/dense.h",
+    "../gpu/panels.h",
+    "panels.gpu.cpp"
+);
+/// For weights in MLX's layout.
+pub(super) const MLX: &str = gpu_text!("../gpu/codes.h", "../gpu/mlx.h", "../gpu/panels.h", "mlx_panels.gpu.cpp");
 
 /// Columns of a panel.
 pub(super) const WIDTH: usize = 64;
@@ -26,6 +35,7 @@ struct WeightBlock {
     stride: u32,
     first: u32,
     spread: u32,
+    vector_columns: u32,
 }
 
 #[repr(C)]
@@ -87,9 +97,9 @@ pub(super) fn write_weight(
         stride: check.u32("panel rows", shape.stride)?,
         first: check.u32("first row", place.first)?,
         spread: check.u32("interleaved matrices", place.interleaved)?,
+        vector_columns: launch::vector_columns(weight.columns(), &[weight.data()]),
     };
     let key = KernelKey { operation: "panels", element: weight.encoding(), variant: "" };
-    let kernel = launch::gpu_kernel(encoder, check, key, GPU)?;
     let columns = weight.columns().div_ceil(PART.1);
     let rows = weight.rows().next_multiple_of(GROUP).div_ceil(PART.0);
     let launch = Launch {
@@ -97,6 +107,12 @@ pub(super) fn write_weight(
         threads_per_group: 256,
         ..Launch::default()
     };
+    if matmul::mlx::layout_of(weight).is_some() {
+        let kernel = launch::gpu_kernel(encoder, check, key, MLX)?;
+        let [packed, scales, biases] = matmul::mlx::buffers(weight);
+        return encoder.dispatch(&kernel, &[read(packed), read(scales), read(biases), write(panels)], &block, launch);
+    }
+    let kernel = launch::gpu_kernel(encoder, check, key, GPU)?;
     encoder.dispatch(&kernel, &[read(weight.data()), write(panels)], &block, launch)
 }
 

@@ -1,54 +1,11 @@
-// Matrices in the form in which tensor cores read them: bf16, in panels of 64 columns. Panel p has the
-// columns from 64 p on of all rows, 128 bytes for each row, one row after the other; a panel has
-// `stride` rows, a multiple of 8. Within a row, the 16 bytes of columns 8 c .. 8 c + 7 of the panel stand at
-// place c ^ (row % 8). Columns past the end are 0.
-//
-// panels_ELEMENT: from weights [rows, columns]. Row r becomes row 8 (spread (r / 8)) + first + r % 8: with
-//   `spread` 2, two matrices stand interleaved by eight rows. The rows that fill up the last eight are 0.
-//   x counts 1024 columns, y 16 rows; 256 threads.
-// panels_f32_rows, panels_f32_normed: from activations, f32 [rows, columns], as they are or after an rms norm.
+// Panels (panels.h) of
+// panels_ELEMENT: weights [rows, columns].
+// panels_f32_rows, panels_f32_normed: activations, f32 [rows, columns], as they are or after an rms norm.
 //   x counts rows.
-struct PanelBlock { uint rows, columns, stride, first, spread; };
-
-FN uint two_bf16(float low, float high) {
-#if defined(GPU_CUDA) && __CUDA_ARCH__ >= 800
-  uint both;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-  return both;
-#else
-  return uint(gpu_f32_to_bf16(low)) | uint(gpu_f32_to_bf16(high)) << 16;
-#endif
-}
-
-FN uint4 eight_bf16(float4 a, float4 b) {
-  return make_uint4(two_bf16(a.x, a.y), two_bf16(a.z, a.w), two_bf16(b.x, b.y), two_bf16(b.z, b.w));
-}
-
-enum { WIDTH = 64, GROUP_ROWS = 16, GROUP_PANELS = 16, RUNS_OF_ROW = GROUP_PANELS * WIDTH / 16 };
-
-// Puts sixteen values, run `run` of row `row` of the threadgroup's part, into threadgroup memory.
-FN void store_run(THREADGROUP uchar* tile, uint row, uint run, uint4 low, uint4 high) {
-  const uint chunk = run % 4 * 2, at = (run / 4 * GROUP_ROWS + row) * 128;
-  store_u128(tile + at + 16 * (chunk ^ (row & 7u)), low);
-  store_u128(tile + at + 16 * ((chunk + 1) ^ (row & 7u)), high);
-}
-
 #if defined(ELEMENT_IS_QUANTIZED)
 typedef GPU_CAT(format_, ELEMENT) Format;
 typedef uchar Stored;
 enum { ITEM_RUNS = Format::RUNS, BLOCK_RUNS = Format::BLOCK / 16 };
-
-// Two signed bytes of a word, from the bit `from` on, as weights
-FN uint two_weights(uint q, float d, float m) {
-#if defined(GPU_CUDA)
-  // A byte as the low bits of a number from 2^23 on: conversions of integers are slow.
-  const float low = __uint_as_float(__byte_perm(q, 0x4b000000u, 0x7440u)) - 8388736.0f;
-  const float high = __uint_as_float(__byte_perm(q, 0x4b000000u, 0x7441u)) - 8388736.0f;
-#else
-  const float low = float(int(q & 255u) - 128), high = float(int(q >> 8 & 255u) - 128);
-#endif
-  return two_bf16(fma(d, low, -m), fma(d, high, -m));
-}
 
 // The pieces of a row are items; `item` counts them within the threadgroup's columns.
 FN void unpack(const DEVICE uchar* w, THREADGROUP uchar* tile, PanelBlock p, uint row, uint in_tile, uint column,
@@ -59,16 +16,13 @@ FN void unpack(const DEVICE uchar* w, THREADGROUP uchar* tile, PanelBlock p, uin
   const DEVICE uchar* at = w + (u64(row) * (p.columns / Format::BLOCK) + first / Format::BLOCK) * Format::BYTES;
   UNROLL
   for (uint part = 0; part < ITEM_RUNS; part++) {
-    uint4 low = make_uint4(0, 0, 0, 0), high = low;
+    const uint run = block * BLOCK_RUNS + Format::index_of(piece, part);
     if (inside) {
       const Run r = Format::run(at, piece, part);
-      const uint flip = 0x80808080u;
-      low = make_uint4(two_weights(r.q[0] ^ flip, r.d, r.m), two_weights((r.q[0] ^ flip) >> 16, r.d, r.m),
-                       two_weights(r.q[1] ^ flip, r.d, r.m), two_weights((r.q[1] ^ flip) >> 16, r.d, r.m));
-      high = make_uint4(two_weights(r.q[2] ^ flip, r.d, r.m), two_weights((r.q[2] ^ flip) >> 16, r.d, r.m),
-                        two_weights(r.q[3] ^ flip, r.d, r.m), two_weights((r.q[3] ^ flip) >> 16, r.d, r.m));
+      store_weights(tile, in_tile, run, r.q, r.d, r.m);
+    } else {
+      store_zeros(tile, in_tile, run);
     }
-    store_run(tile, in_tile, block * BLOCK_RUNS + Format::index_of(piece, part), low, high);
   }
 }
 #else
@@ -89,8 +43,9 @@ FN void unpack(const DEVICE Stored* w, THREADGROUP uchar* tile, PanelBlock p, ui
     if (row < p.rows) {
       const DEVICE Stored* from = w + u64(row) * p.columns;
       const uint c = first + 4 * i;
-      v[i] = make_float4(value_at(from, c, p.columns), value_at(from, c + 1, p.columns),
-                         value_at(from, c + 2, p.columns), value_at(from, c + 3, p.columns));
+      if (c < p.vector_columns) v[i] = load4(from + c);
+      else v[i] = make_float4(value_at(from, c, p.columns), value_at(from, c + 1, p.columns),
+                              value_at(from, c + 2, p.columns), value_at(from, c + 3, p.columns));
     }
   }
   store_run(tile, in_tile, item, eight_bf16(v[0], v[1]), eight_bf16(v[2], v[3]));
@@ -105,17 +60,7 @@ KERNEL_BOUNDED(256, GPU_CAT(panels_, ELEMENT), IN(Stored, w), OUT(uchar, y), PAR
   for (uint i = tid; i < GROUP_ROWS * items; i += 256)
     unpack(w, tile, p, first_row + i / items, i / items, column, i % items);
   BARRIER();
-  const uint panels = (p.columns + WIDTH - 1) / WIDTH, rows = (p.rows + 7) / 8 * 8;
-  UNROLL
-  for (uint i = tid; i < GROUP_PANELS * GROUP_ROWS * 8; i += 256) {
-    const uint chunk = i % 8, in_tile = i / 8 % GROUP_ROWS, in_group = i / (8 * GROUP_ROWS);
-    const uint row = first_row + in_tile, panel = tg_id.x * GROUP_PANELS + in_group;
-    if (row < rows && panel < panels) {
-      const uint to = row / 8 * 8 * p.spread + p.first + row % 8;
-      store_u128(y + (u64(panel) * p.stride + to) * 128 + 16 * chunk,
-                 load_u128((const THREADGROUP uchar*)tile + 16 * i));
-    }
-  }
+  write_panels((const THREADGROUP uchar*)tile, y, p, tg_id.x * GROUP_PANELS, first_row, tid);
 }
 
 #define ACTIVATIONS_f32 1

@@ -7,7 +7,8 @@ use crate::{
     MlxDevice,
     ops::{
         gpu,
-        test_data::{floats, run, weight_of},
+        matmul::mlx::tests::Matrix,
+        test_data::{floats, run, stored_weights, weight_of},
         test_devices::devices,
     },
 };
@@ -40,34 +41,49 @@ fn near(actual: f32, expected: f32) -> bool {
 
 #[test]
 fn every_encoding_is_unpacked() {
-    let check = Check::new("panels");
-    for encoding in gpu::encodings() {
+    for encoding in gpu::file_encodings() {
         let block = encoding.block_len();
         for (rows, columns) in [(1, block), (7, 3 * block), (33, 1024 + block)] {
-            let values = Random::new(rows as u64).normal_vec(rows * columns);
-            let mut bytes = vec![0; encoding.byte_len(values.len() as u64).unwrap() as usize];
-            quant::quantize(encoding, &values, &mut bytes).unwrap();
-            let mut expected = vec![0.0; values.len()];
+            let bytes = stored_weights(encoding, rows * columns, 1.0, rows as u64);
+            let mut expected = vec![0.0; rows * columns];
             quant::dequantize(encoding, &bytes, &mut expected).unwrap();
             for device in gpus() {
                 let weight = weight_of(&device, encoding, &bytes, rows, columns);
-                // Alone, and as the second of two interleaved matrices.
-                for (interleaved, first) in [(1, 0), (2, 8)] {
-                    let shape = PanelShape::of(interleaved * rows.next_multiple_of(GROUP), columns);
-                    let panels = room(&device, shape);
-                    let place = PanelPlace { first, interleaved };
-                    run(&device, |encoder| write_weight(encoder, check, &weight, &panels, shape, place));
-                    let panels: Vec<u8> = panels.to_vec().unwrap();
-                    for row in 0..rows.next_multiple_of(GROUP) {
-                        let to = row / GROUP * GROUP * interleaved + first + row % GROUP;
-                        for column in 0..columns.next_multiple_of(WIDTH) {
-                            let inside = row < rows && column < columns;
-                            let expected = if inside { expected[row * columns + column] } else { 0.0 };
-                            let actual = element(&panels, shape, to, column);
-                            assert!(near(actual, expected), "{encoding} ({row}, {column}): {actual} for {expected}");
-                        }
-                    }
-                }
+                check_weight(&device, &weight, &expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_layout_of_mlx_is_unpacked() {
+    for layout in gpu::mlx_layouts() {
+        for (rows, columns) in [(1, 128), (7, 384), (33, 1024 + 128)] {
+            let matrix = Matrix::new(layout, rows, columns, rows as u64);
+            for device in gpus() {
+                check_weight(&device, &matrix.weight(&device), &matrix.values);
+            }
+        }
+    }
+}
+
+/// The panels of `weight`, which stands for `expected`.
+fn check_weight(device: &MlxDevice, weight: &Weight, expected: &[f32]) {
+    let (check, encoding, rows, columns) = (Check::new("panels"), weight.encoding(), weight.rows(), weight.columns());
+    // Alone, and as the second of two interleaved matrices.
+    for (interleaved, first) in [(1, 0), (2, 8)] {
+        let shape = PanelShape::of(interleaved * rows.next_multiple_of(GROUP), columns);
+        let panels = room(device, shape);
+        let place = PanelPlace { first, interleaved };
+        run(device, |encoder| write_weight(encoder, check, weight, &panels, shape, place));
+        let panels: Vec<u8> = panels.to_vec().unwrap();
+        for row in 0..rows.next_multiple_of(GROUP) {
+            let to = row / GROUP * GROUP * interleaved + first + row % GROUP;
+            for column in 0..columns.next_multiple_of(WIDTH) {
+                let inside = row < rows && column < columns;
+                let expected = if inside { expected[row * columns + column] } else { 0.0 };
+                let actual = element(&panels, shape, to, column);
+                assert!(near(actual, expected), "{encoding} ({row}, {column}): {actual} for {expected}");
             }
         }
     }

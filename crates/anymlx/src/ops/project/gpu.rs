@@ -12,8 +12,14 @@ use crate::{
     read, write,
 };
 
-pub(in crate::ops) const GPU: &str =
-    gpu_text!("../gpu/quant.h", "../gpu/activation.h", "../gpu/stream.h", "project.gpu.cpp");
+pub(in crate::ops) const GPU: &str = gpu_text!(
+    "../gpu/codes.h",
+    "../gpu/quant.h",
+    "../gpu/quant_codebook.h",
+    "../gpu/activation.h",
+    "../gpu/stream.h",
+    "project.gpu.cpp"
+);
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]

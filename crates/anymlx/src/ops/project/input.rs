@@ -1,15 +1,19 @@
 //! What projections read, and the buffers for its intermediate forms.
 
 use crate::{
-    CommandEncoder, MlxBuffer, Result,
-    ops::{MatmulInput, RmsNormParams, quantize_activations, quantize_activations_refined, rms_norm},
+    CommandEncoder, MlxBuffer, Result, Weight,
+    ops::{
+        MatmulInput, RmsNormParams, quantize_activations, quantize_activations_refined, reads_8_bit_activations,
+        rms_norm,
+    },
 };
 
 /// The input of one or more projections.
 ///
 /// [`MatmulInput::quantized`] is here a place for the 8-bit form, which the operation makes when it needs it: with as
 /// many rows as there are values in one step, with twice as many in two
-/// ([`quantize_activations_refined`]). What intermediate buffers hold afterwards is not specified: kernels that norm and
+/// ([`quantize_activations_refined`]). That there is one says that the input may be rounded, also to other forms: see
+/// [`rounds_activations`](crate::ops::rounds_activations). What intermediate buffers hold afterwards is not specified: kernels that norm and
 /// quantise what they read leave them alone.
 #[derive(Debug, Clone, Copy)]
 pub enum LayerInput<'a> {
@@ -36,8 +40,8 @@ impl<'a> LayerInput<'a> {
         }
     }
 
-    /// The input as [`matmul`](crate::ops::matmul()) takes it, made by plain operations.
-    pub(in crate::ops) fn prepare(self, encoder: &mut CommandEncoder) -> Result<MatmulInput<'a>> {
+    /// The input as [`matmul`](crate::ops::matmul()) takes it for `weights`, made by plain operations.
+    pub(in crate::ops) fn prepare(self, encoder: &mut CommandEncoder, weights: &[&Weight]) -> Result<MatmulInput<'a>> {
         let input = match self {
             LayerInput::Rows(input) => input,
             LayerInput::Normed { rows, weight, params, normed } => {
@@ -45,6 +49,8 @@ impl<'a> LayerInput<'a> {
                 normed
             }
         };
+        let is_read = weights.iter().any(|weight| reads_8_bit_activations(weight.encoding()));
+        let input = MatmulInput { quantized: input.quantized.filter(|_| is_read), ..input };
         if let Some(quantized) = input.quantized {
             if quantized.shape().first() == input.values.shape().first() {
                 quantize_activations(encoder, input.values, quantized)?;

@@ -45,6 +45,7 @@ pub(super) fn composite(
     input: LayerInput<'_>,
     projections: &[Projection<'_>],
 ) -> Result<()> {
-    let input = input.prepare(encoder)?;
+    let weights: Vec<&Weight> = projections.iter().map(|projection| projection.weight).collect();
+    let input = input.prepare(encoder, &weights)?;
     projections.iter().try_for_each(|p| matmul(encoder, input, p.weight, p.output, p.bias))
 }

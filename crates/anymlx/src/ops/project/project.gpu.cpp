@@ -55,9 +55,9 @@ KERNEL_EARLY(THREADS, 1, PROJECT_ONE, IN(float, x), IN(float, norm), IN(uchar, w
     run_three<Format, G, STORE_ROWS, STORE_ROWS>(s, a, ring, 0u, 0u, lane);                                \
   }
 PROJECT_THREE(GPU_CAT(GPU_CAT(project_, ELEMENT), _three), Format)
-#if !ELEMENT_IS(q6_k)
+#if HAS_MIXES && !ELEMENT_IS(q6_k)
 PROJECT_THREE(GPU_CAT(GPU_CAT(project_, ELEMENT), _three_q6_k), format_q6_k)
 #endif
-#if !ELEMENT_IS(q8_0)
+#if HAS_MIXES && !ELEMENT_IS(q8_0)
 PROJECT_THREE(GPU_CAT(GPU_CAT(project_, ELEMENT), _three_q8_0), format_q8_0)
 #endif

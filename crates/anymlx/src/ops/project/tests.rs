@@ -55,7 +55,11 @@ fn check(device: &MlxDevice, encodings: &[TensorType], rows: &[usize], tokens: u
 fn one_matrix_of_every_encoding() {
     for device in devices() {
         for encoding in encodings() {
-            let columns: &[usize] = if encoding.block_len() == 256 { &[256, 1280, 2304] } else { &[32, 96, 640, 2080] };
+            let columns: &[usize] = match encoding.block_len() {
+                256 => &[256, 1280, 2304],
+                64 => &[64, 320, 640],
+                _ => &[32, 96, 640, 2080],
+            };
             for &columns in columns {
                 for rows in [1, 2, 33] {
                     check(&device, &[encoding.into()], &[rows], 1, columns);

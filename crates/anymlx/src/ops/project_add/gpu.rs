@@ -12,8 +12,14 @@ use crate::{
     read, read_write,
 };
 
-pub(in crate::ops) const GPU: &str =
-    gpu_text!("../gpu/quant.h", "../gpu/activation.h", "../gpu/stream.h", "project_add.gpu.cpp");
+pub(in crate::ops) const GPU: &str = gpu_text!(
+    "../gpu/codes.h",
+    "../gpu/quant.h",
+    "../gpu/quant_codebook.h",
+    "../gpu/activation.h",
+    "../gpu/stream.h",
+    "project_add.gpu.cpp"
+);
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]

@@ -59,7 +59,7 @@ pub(super) fn composite(
     post_norm: Option<PostNorm<'_>>,
     residual: &MlxBuffer,
 ) -> Result<()> {
-    let input = input.prepare(encoder)?;
+    let input = input.prepare(encoder, &[projection.weight])?;
     matmul(encoder, input, projection.weight, projection.output, projection.bias)?;
     join(encoder, projection.output, post_norm, residual)
 }

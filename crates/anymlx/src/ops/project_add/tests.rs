@@ -50,7 +50,11 @@ fn check(device: &MlxDevice, encoding: TensorType, tokens: usize, rows: usize, c
 fn every_encoding() {
     for device in devices() {
         for encoding in encodings() {
-            let columns: &[usize] = if encoding.block_len() == 256 { &[512, 2304] } else { &[96, 640] };
+            let columns: &[usize] = match encoding.block_len() {
+                256 => &[512, 2304],
+                64 => &[64, 320, 640],
+                _ => &[96, 640],
+            };
             for &columns in columns {
                 for (tokens, rows) in [(1, 33), (1, 64), (3, 33)] {
                     check(&device, encoding.into(), tokens, rows, columns);

@@ -15,7 +15,9 @@ use crate::{
 };
 
 pub(in crate::ops) const GPU: &str = gpu_text!(
+    "../gpu/codes.h",
     "../gpu/quant.h",
+    "../gpu/quant_codebook.h",
     "../gpu/activation.h",
     "../gpu/stream.h",
     "../gpu/angle.h",

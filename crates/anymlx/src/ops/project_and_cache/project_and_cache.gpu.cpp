@@ -105,9 +105,9 @@ FN void expect_keys(const DEVICE f16* key_cache, const DEVICE f16* value_cache, 
       FAULT(FAULT_POSITION, keys.position, p.capacity, 0);                                                 \
   }
 PROJECT_AND_CACHE(GPU_CAT(project_and_cache_, ELEMENT), Format)
-#if !ELEMENT_IS(q6_k)
+#if HAS_MIXES && !ELEMENT_IS(q6_k)
 PROJECT_AND_CACHE(GPU_CAT(GPU_CAT(project_and_cache_, ELEMENT), _q6_k), format_q6_k)
 #endif
-#if !ELEMENT_IS(q8_0)
+#if HAS_MIXES && !ELEMENT_IS(q8_0)
 PROJECT_AND_CACHE(GPU_CAT(GPU_CAT(project_and_cache_, ELEMENT), _q8_0), format_q8_0)
 #endif

@@ -14,7 +14,7 @@ use crate::{
     read, write,
 };
 
-pub(in crate::ops) const GPU: &str = gpu_text!("../../gpu/mlx.h", "mlx_matmul.gpu.cpp");
+pub(in crate::ops) const GPU: &str = gpu_text!("../../gpu/codes.h", "../../gpu/mlx.h", "mlx_matmul.gpu.cpp");
 
 /// Simdgroups of a threadgroup.
 const SIMDGROUPS: u32 = 4;
@@ -33,6 +33,8 @@ struct Block {
     /// Rows of 8-bit activations for each token.
     terms: u32,
     has_bias: u32,
+    /// Whether `f32` activations may be taken four at a time.
+    aligned: u32,
 }
 
 /// The kernel for so many rows of input, and how many of them one of its simdgroups takes.
@@ -73,7 +75,10 @@ pub(super) fn matmul(
         activation_bytes: check.u32("activation bytes", quantized.map_or(0, |layout| layout.row_bytes))?,
         terms: check.u32("terms", problem.terms)?,
         has_bias: u32::from(bias.is_some()),
+        aligned: u32::from(launch::vector_columns(problem.columns, &[*input]) > 0),
     };
+    let at = weight.data().byte_offset();
+    check.that(at.is_multiple_of(16), format_args!("a matrix begins at byte {at}, a GPU needs a multiple of 16"))?;
     let (variant, together) = choose(problem.quantized_input, inputs);
     let inputs = check.u32("rows of input", inputs)?;
     let launch = Launch {

@@ -3,11 +3,11 @@
 //   x: f32 [tokens, columns], or its 8-bit form (layout.rs of quantize_activations) for i8 kernels, which
 //      may have two rows for each token (`terms` is 2), whose products are added
 //   y: f32 [tokens, rows]    bias: f32 [rows]
-// Without a bias, `has_bias` is 0 and its binding is never read.
+// Without a bias, `has_bias` is 0 and its binding is never read. `aligned`: whether x is, to 16 bytes.
 //
 // One simdgroup takes a row of w and T of x; each lane its share of the runs of 32 columns. x counts
 // threadgroups over the rows of w, y over those of x.
-struct MlxMatmulBlock { uint tokens, rows, columns, groups, activation_bytes, terms, has_bias; };
+struct MlxMatmulBlock { uint tokens, rows, columns, groups, activation_bytes, terms, has_bias, aligned; };
 
 // Writes what the lanes have summed for row `row` of w and `first` and the following rows of x.
 template <int T>
@@ -31,11 +31,17 @@ FN void multiply_f32(const DEVICE float* x, MlxRow w, DEVICE float* y, const DEV
   UNROLL
   for (int t = 0; t < T; t++) sums[t] = 0.0f;
   for (uint run = lane; run < p.columns / 32; run += 32) {
-    for (uint i = 0; i < 32; i++) {
-      const float weight = mlx_weight(w, run, i);
+    float4 v[8];
+    mlx_weights(w, run, v);
+    const float unit = mlx_unit(w, run);
+    UNROLL
+    for (int t = 0; t < T; t++) {
+      const DEVICE float* from = x + u64(min(first + t, p.tokens - 1)) * p.columns + 32 * run;
+      float product = 0.0f;
       UNROLL
-      for (int t = 0; t < T; t++)
-        sums[t] = fma(weight, x[u64(min(first + t, p.tokens - 1)) * p.columns + 32 * run + i], sums[t]);
+      for (uint w = 0; w < 8; w++)
+        product += dot(v[w], p.aligned ? load4(from + 4 * w) : make_float4(from[4 * w], from[4 * w + 1], from[4 * w + 2], from[4 * w + 3]));
+      sums[t] = fma(product, unit, sums[t]);
     }
   }
   store_row<T>(sums, y, bias, p, row, first, lane);

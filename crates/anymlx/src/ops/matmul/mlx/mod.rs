@@ -7,7 +7,7 @@
 mod cpu;
 pub(in crate::ops) mod gpu;
 #[cfg(test)]
-mod tests;
+pub(in crate::ops) mod tests;
 mod unpack;
 
 use anymlx_formats::{

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A matrix of random codes and factors.
-struct Matrix {
+pub(in crate::ops) struct Matrix {
     layout: MlxType,
     rows: usize,
     columns: usize,
@@ -19,11 +19,11 @@ struct Matrix {
     scales: Vec<u8>,
     biases: Option<Vec<u8>>,
     /// What they stand for.
-    values: Vec<f32>,
+    pub(in crate::ops) values: Vec<f32>,
 }
 
 impl Matrix {
-    fn new(layout: MlxType, rows: usize, columns: usize, seed: u64) -> Self {
+    pub(in crate::ops) fn new(layout: MlxType, rows: usize, columns: usize, seed: u64) -> Self {
         let mut random = Random::new(seed);
         let groups = rows * columns / layout.group_len();
         let mut packed = random.bytes(groups * layout.group_bytes());
@@ -61,7 +61,7 @@ impl Matrix {
         Self { layout, rows, columns, packed, scales, biases, values }
     }
 
-    fn weight(&self, device: &MlxDevice) -> Weight {
+    pub(in crate::ops) fn weight(&self, device: &MlxDevice) -> Weight {
         let buffer = |bytes: &[u8], dtype: DType| {
             device.buffer_from_slice(bytes, dtype, [bytes.len() / dtype.size_of()]).unwrap()
         };
