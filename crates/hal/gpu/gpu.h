@@ -37,8 +37,8 @@ using namespace metal;
 #define GPU_U_(i, kind, T, n) GPU_U_##kind(i, T)
 #define GPU_K(i, t) GPU_CALL(GPU_K_, i, GPU_UNPAREN t)   // its kind and element size
 #define GPU_K_(i, kind, T, n) GPU_K_##kind(T)
-#define GPU_COUNT_(a, b, c, d, e, f, g, h, i, j, k, l, m, o, N, ...) N
-#define GPU_COUNT(...) GPU_COUNT_(__VA_ARGS__, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)
+#define GPU_COUNT_(a, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q, r, s, t, u, N, ...) N
+#define GPU_COUNT(...) GPU_COUNT_(__VA_ARGS__, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)
 #define GPU_EACH(M, ...) GPU_CAT(GPU_EACH_, GPU_COUNT(__VA_ARGS__))(M, __VA_ARGS__)
 #define GPU_EACH_1(M, a) M(0, a)
 #define GPU_EACH_2(M, a, b) GPU_EACH_1(M, a), M(1, b)
@@ -54,6 +54,12 @@ using namespace metal;
 #define GPU_EACH_12(M, a, b, c, d, e, f, g, h, i, j, k, l) GPU_EACH_11(M, a, b, c, d, e, f, g, h, i, j, k), M(11, l)
 #define GPU_EACH_13(M, a, b, c, d, e, f, g, h, i, j, k, l, m) GPU_EACH_12(M, a, b, c, d, e, f, g, h, i, j, k, l), M(12, m)
 #define GPU_EACH_14(M, a, b, c, d, e, f, g, h, i, j, k, l, m, o) GPU_EACH_13(M, a, b, c, d, e, f, g, h, i, j, k, l, m), M(13, o)
+#define GPU_EACH_15(M, a, b, c, d, e, f, g, h, i, j, k, l, m, o, p) GPU_EACH_14(M, a, b, c, d, e, f, g, h, i, j, k, l, m, o), M(14, p)
+#define GPU_EACH_16(M, a, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q) GPU_EACH_15(M, a, b, c, d, e, f, g, h, i, j, k, l, m, o, p), M(15, q)
+#define GPU_EACH_17(M, a, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q, r) GPU_EACH_16(M, a, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q), M(16, r)
+#define GPU_EACH_18(M, a, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q, r, s) GPU_EACH_17(M, a, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q, r), M(17, s)
+#define GPU_EACH_19(M, a, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q, r, s, t) GPU_EACH_18(M, a, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q, r, s), M(18, t)
+#define GPU_EACH_20(M, a, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q, r, s, t, u) GPU_EACH_19(M, a, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q, r, s, t), M(19, u)
 
 // TABLE(T, name) = { ... }; at the top level: constants that kernels index.
 //

@@ -1,10 +1,12 @@
 //! What tests of the fused steps of a layer share: operands of one kind on a device, and the plain reference.
 
-use anymlx_formats::quant::{self, QuantType, TensorType};
+use anymlx_formats::quant::{self, TensorType};
 use anymlx_testing::{Random, reference};
 
 use super::{
-    LayerInput, MatmulInput, RmsNormParams, RopeLayout, quantized_activation_bytes,
+    LayerInput, MatmulInput, RmsNormParams, RopeLayout, gpu,
+    matmul::mlx,
+    quantized_activation_bytes,
     test_data::{floats, stored_weights, weight_of},
 };
 use crate::{DType, MlxBuffer, MlxDevice, Weight};
@@ -21,10 +23,18 @@ pub(crate) struct Matrix {
 impl Matrix {
     pub(crate) fn new(device: &MlxDevice, encoding: TensorType, rows: usize, columns: usize, seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let bytes = stored_weights(encoding, rows * columns, 1.0 / (columns as f32).sqrt(), seed);
-        let mut values = vec![0.0; rows * columns];
-        quant::dequantize(encoding, &bytes, &mut values).unwrap();
-        let weight = weight_of(device, encoding, &bytes, rows, columns);
+        let (weight, values) = match encoding {
+            TensorType::Mlx(layout) => {
+                let matrix = mlx::tests::Matrix::new(layout, rows, columns, seed);
+                (matrix.weight(device), matrix.values)
+            }
+            _ => {
+                let bytes = stored_weights(encoding, rows * columns, 1.0 / (columns as f32).sqrt(), seed);
+                let mut values = vec![0.0; rows * columns];
+                quant::dequantize(encoding, &bytes, &mut values).unwrap();
+                (weight_of(device, encoding, &bytes, rows, columns), values)
+            }
+        };
         let bias = (seed % 2 == 1).then(|| {
             let bias = random.normal_vec(rows);
             (floats(device, &bias, [rows]), bias)
@@ -86,8 +96,19 @@ impl Rows {
 }
 
 /// The encodings that kernels for a single token know.
-pub(crate) fn encodings() -> impl Iterator<Item = QuantType> {
-    super::gpu::STREAMED.into_iter()
+pub(crate) fn encodings() -> impl Iterator<Item = TensorType> {
+    let layouts = gpu::mlx_layouts().into_iter().map(TensorType::Mlx).filter(|&layout| gpu::is_streamed(layout));
+    gpu::STREAMED.into_iter().map(TensorType::Quantized).chain(layouts)
+}
+
+/// Columns that a matrix of the encoding may have, some of them odd.
+pub(crate) fn odd_columns(encoding: TensorType) -> &'static [usize] {
+    match encoding.block_len() {
+        256 => &[256, 1280, 2304],
+        128 => &[128, 640],
+        64 => &[64, 320, 2112],
+        _ => &[32, 96, 640, 2080],
+    }
 }
 
 /// Bits of activations in products of `tokens` tokens on the device.

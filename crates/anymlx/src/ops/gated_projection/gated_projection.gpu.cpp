@@ -7,14 +7,14 @@ struct GatedProjectionBlock { Norm norm; uint rows, activation, groups; };
 
 #define GATED_BYTES (ACTIVATION_BYTES(WIDTH) + SIMDS * RING(Format))
 LARGE_SHARED_SIZE(GPU_CAT(gated_projection_, ELEMENT), GATED_BYTES)
-KERNEL_EARLY(THREADS, 1, GPU_CAT(gated_projection_, ELEMENT), IN(float, x), IN(float, norm), IN(uchar, gate),
-             IN(uchar, up), OUT(float, y), PARAMS(GatedProjectionBlock, p)) {
+KERNEL_EARLY(THREADS, 1, GPU_CAT(gated_projection_, ELEMENT), IN(float, x), IN(float, norm), WEIGHT(gate),
+             WEIGHT(up), OUT(float, y), PARAMS(GatedProjectionBlock, p)) {
   LARGE_SHARED(memory, GATED_BYTES);
   SHARED(float, partial, 32);
   const Activations a = activations_at(memory, WIDTH);
   THREADGROUP uchar* ring = memory + ACTIVATION_BYTES(WIDTH) + simd_id * RING(Format);
   Stream<Format, 1> s;
-  s.matrices[0] = two_matrices<Format>(gate, up, p.rows, p.norm.columns, y);
+  s.matrices[0] = two_matrices<Format>(WEIGHT_AT(gate), WEIGHT_AT(up), p.rows, p.norm.columns, y);
   s.columns = p.norm.columns;
   s.walk = walk_of(0, s.matrices[0].pairs, tg_id.x, p.groups, simd_id, SIMDS);
   GRID_DEPENDENTS();

@@ -21,6 +21,15 @@ pub(in crate::ops) const GPU: &str = gpu_text!(
     "../gpu/stream.h",
     "gated_projection.gpu.cpp"
 );
+/// For weights in MLX's layout.
+pub(in crate::ops) const MLX: &str = gpu_text!(
+    "../gpu/codes.h",
+    "../gpu/quant.h",
+    "../gpu/mlx.h",
+    "../gpu/activation.h",
+    "../gpu/stream.h",
+    "gated_projection.gpu.cpp"
+);
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -54,9 +63,10 @@ pub(super) fn gated_projection(
         activation: activation as u32,
         groups: launch.groups[0],
     };
-    let kernel = stream::kernel(encoder, "gated_projection", gate.encoding(), "", GPU)?;
-    let bindings =
-        [read(streamed.row), read(streamed.norm_binding()), read(gate.data()), read(up.data()), write(output)];
+    let kernel = stream::kernel(encoder, "gated_projection", gate.encoding(), "", [GPU, MLX])?;
+    let mut bindings = vec![read(streamed.row), read(streamed.norm_binding())];
+    bindings.extend([gate, up].into_iter().flat_map(stream::weight_bindings));
+    bindings.push(write(output));
     encoder.dispatch(&kernel, &bindings, &block, launch)?;
     Ok(true)
 }

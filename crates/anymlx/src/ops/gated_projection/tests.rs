@@ -21,7 +21,7 @@ fn every_encoding_and_activation() {
     for device in devices() {
         for encoding in encodings() {
             for (tokens, rows, columns) in [(1, 33, 512), (1, 1, 2304), (3, 17, 256)] {
-                let [gate, up] = [2, 4].map(|seed| Matrix::new(&device, encoding.into(), rows, columns, seed));
+                let [gate, up] = [2, 4].map(|seed| Matrix::new(&device, encoding, rows, columns, seed));
                 let input = Rows::new(&device, tokens, columns, 3);
                 for (activation, plain) in activations {
                     let output = device.zeros(DType::F32, [tokens, rows]).unwrap();

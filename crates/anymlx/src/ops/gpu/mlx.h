@@ -26,13 +26,13 @@ FN MlxRow mlx_row(const DEVICE uint* packed, const DEVICE MlxScale* scales, cons
   return r;
 }
 
-// The MLX_BITS words of run `run`: rows begin at multiples of 16 bytes of which each run takes 4 * MLX_BITS.
-FN void mlx_words(MlxRow row, uint run, THREAD uint* words) {
-  const DEVICE uint* from = row.packed + run * MLX_BITS;
+// The MLX_BITS words of a run, which begins at `from`: of a matrix aligned to 16, runs are aligned to the largest power of
+// two that divides their bytes (16 at most).
+template <typename P> FN void mlx_words(P from, THREAD uint* words) {
 #if MLX_BITS % 4 == 0
   UNROLL
   for (uint i = 0; i < MLX_BITS; i += 4) {
-    const uint4 v = load_u128((const DEVICE uchar*)(from + i));
+    const uint4 v = load_u128(from + 4 * i);
     words[i] = v.x;
     words[i + 1] = v.y;
     words[i + 2] = v.z;
@@ -41,15 +41,17 @@ FN void mlx_words(MlxRow row, uint run, THREAD uint* words) {
 #elif MLX_BITS % 2 == 0
   UNROLL
   for (uint i = 0; i < MLX_BITS; i += 2) {
-    const uint2 v = load_u64((const DEVICE uchar*)(from + i));
+    const uint2 v = load_u64(from + 4 * i);
     words[i] = v.x;
     words[i + 1] = v.y;
   }
 #else
   UNROLL
-  for (uint i = 0; i < MLX_BITS; i++) words[i] = from[i];
+  for (uint i = 0; i < MLX_BITS; i++) words[i] = load_u32(from + 4 * i);
 #endif
 }
+
+FN const DEVICE uchar* mlx_run_at(MlxRow row, uint run) { return (const DEVICE uchar*)(row.packed + run * MLX_BITS); }
 
 // Code `i`, below 32, of the words of a run
 template <typename P> FN uint mlx_code(P words, uint i) {
@@ -99,39 +101,45 @@ FN float e8m0(uint code) { return as_type<float>(code == 0 ? 0x00400000u : code 
 
 // ---- 32 weights as integers: w = d * q - m, q signed bytes, four to a word; d and m for each 16 -------------
 #if !defined(MLX_MXFP8)
-struct MlxRun { uint q[8]; float d[2], m[2]; };
+struct MlxFactors { float d[2], m[2]; };
+struct MlxRun { uint q[8]; MlxFactors factors; };
+
+// The q of a run from its words
+FN void mlx_codes(THREAD const uint* words, THREAD uint* q) {
+  UNROLL
+  for (uint w = 0; w < 8; w++) {
+#if defined(MLX_AFFINE)
+    q[w] = mlx_four_codes(words, w) ^ (MLX_BITS == 8 ? 0x80808080u : 0u);
+#else
+    q[w] = four_levels(words[w / 2] >> (16 * (w % 2)));
+#endif
+  }
+}
+
+FN MlxFactors mlx_factors(MlxRow row, uint run) {
+  MlxFactors f;
+#if defined(MLX_AFFINE)
+  const uint group = run * 32 / MLX_GROUP;
+  const float scale = ld(row.scales + group), bias = ld(row.biases + group);
+  f.d[0] = f.d[1] = scale;
+  f.m[0] = f.m[1] = MLX_BITS == 8 ? -(128.0f * scale + bias) : -bias;
+#elif defined(MLX_MXFP4)
+  f.d[0] = f.d[1] = 0.5f * e8m0(row.scales[run]);
+  f.m[0] = f.m[1] = 0.0f;
+#else
+  f.d[0] = 0.5f * e4m3(row.scales[2 * run]);
+  f.d[1] = 0.5f * e4m3(row.scales[2 * run + 1]);
+  f.m[0] = f.m[1] = 0.0f;
+#endif
+  return f;
+}
 
 FN MlxRun mlx_run(MlxRow row, uint run) {
   MlxRun r;
   uint words[MLX_BITS];
-  mlx_words(row, run, words);
-  UNROLL
-  for (uint w = 0; w < 8; w++) {
-#if defined(MLX_AFFINE)
-    r.q[w] = mlx_four_codes(words, w);
-#else
-    r.q[w] = four_levels(words[w / 2] >> (16 * (w % 2)));
-#endif
-  }
-#if defined(MLX_AFFINE)
-  const uint group = run * 32 / MLX_GROUP;
-  const float scale = ld(row.scales + group), bias = ld(row.biases + group);
-#if MLX_BITS == 8
-  for (uint w = 0; w < 8; w++) r.q[w] ^= 0x80808080u;
-  r.m[0] = -(128.0f * scale + bias);
-#else
-  r.m[0] = -bias;
-#endif
-  r.d[0] = r.d[1] = scale;
-  r.m[1] = r.m[0];
-#elif defined(MLX_MXFP4)
-  r.d[0] = r.d[1] = 0.5f * e8m0(row.scales[run]);
-  r.m[0] = r.m[1] = 0.0f;
-#else
-  r.d[0] = 0.5f * e4m3(row.scales[2 * run]);
-  r.d[1] = 0.5f * e4m3(row.scales[2 * run + 1]);
-  r.m[0] = r.m[1] = 0.0f;
-#endif
+  mlx_words(mlx_run_at(row, run), words);
+  mlx_codes(words, r.q);
+  r.factors = mlx_factors(row, run);
   return r;
 }
 #endif
@@ -142,7 +150,7 @@ FN float mlx_unit(MlxRow row, uint run) { return e8m0(row.scales[run]); }
 
 FN void mlx_weights(MlxRow row, uint run, THREAD float4* v) {
   uint words[MLX_BITS];
-  mlx_words(row, run, words);
+  mlx_words(mlx_run_at(row, run), words);
   UNROLL
   for (uint w = 0; w < 8; w++) v[w] = four_e4m3(words[w]) * 256.0f;
 }
@@ -154,7 +162,7 @@ FN void mlx_weights(MlxRow row, uint run, THREAD float4* v) {
   UNROLL
   for (uint w = 0; w < 8; w++) {
     const float4 q = signed_bytes(r.q[w]);
-    const float d = r.d[w / 4], m = r.m[w / 4];
+    const float d = r.factors.d[w / 4], m = r.factors.m[w / 4];
     v[w] = make_float4(fma(d, q.x, -m), fma(d, q.y, -m), fma(d, q.z, -m), fma(d, q.w, -m));
   }
 }

@@ -9,7 +9,7 @@ use anymlx_formats::{
 };
 use anymlx_hal::dialect;
 
-use super::{attention, check::Check, panel_matmul};
+use super::{attention, check::Check, panel_matmul, reads_8_bit_activations};
 use crate::{DType, KernelKey, Result};
 
 /// The quantised layouts that the fused kernels for a single token read.
@@ -45,9 +45,13 @@ pub(super) fn has_format(encoding: TensorType) -> bool {
     }
 }
 
-/// True for the encodings of [`STREAMED`].
+/// True for the encodings that the fused kernels for a single token read: those of [`STREAMED`] and MLX's with integer codes.
 pub(super) fn is_streamed(encoding: TensorType) -> bool {
-    matches!(encoding, TensorType::Quantized(quant) if STREAMED.contains(&quant))
+    match encoding {
+        TensorType::Dense(_) => false,
+        TensorType::Quantized(quant) => STREAMED.contains(&quant),
+        TensorType::Mlx(_) => reads_8_bit_activations(encoding),
+    }
 }
 
 /// The encodings of weights in GGUF files.
@@ -95,7 +99,8 @@ pub fn texts() -> Vec<GpuText> {
     let weights: Vec<TensorType> = file_encodings().collect();
     let streamed = STREAMED.map(TensorType::Quantized);
     let layouts: Vec<TensorType> = mlx_layouts().into_iter().map(TensorType::Mlx).collect();
-    let portable: [(&'static str, &'static str, &[TensorType]); 30] = [
+    let streamed_layouts: Vec<TensorType> = layouts.iter().copied().filter(|&layout| is_streamed(layout)).collect();
+    let portable: [(&'static str, &'static str, &[TensorType]); 34] = [
         ("add_rms_norm", super::add_rms_norm::GPU, &single),
         ("argmax", super::argmax::GPU, &single),
         ("attention", super::attention::gpu::GPU, &caches),
@@ -105,6 +110,7 @@ pub fn texts() -> Vec<GpuText> {
         ("gated_activation", super::gated_activation::GPU, &single),
         ("gated_matmul", super::matmul::gpu::GATED_MATMUL, &weights),
         ("gated_projection", super::gated_projection::gpu::GPU, &streamed),
+        ("gated_projection", super::gated_projection::gpu::MLX, &streamed_layouts),
         ("gather_rows", super::gather_rows::GPU, &weights),
         ("increment", super::increment::GPU, &single),
         ("kv_cache_expand", super::kv_cache_expand::GPU, &quantized_caches),
@@ -116,8 +122,11 @@ pub fn texts() -> Vec<GpuText> {
         ("mlx_panels", super::panels::MLX, &layouts),
         ("panels", super::panels::GPU, &weights),
         ("project", super::project::gpu::GPU, &streamed),
+        ("project", super::project::gpu::MLX, &streamed_layouts),
         ("project_add", super::project_add::gpu::GPU, &streamed),
+        ("project_add", super::project_add::gpu::MLX, &streamed_layouts),
         ("project_and_cache", super::project_and_cache::gpu::GPU, &streamed),
+        ("project_and_cache", super::project_and_cache::gpu::MLX, &streamed_layouts),
         ("quantize_activations", super::quantize_activations::GPU, &single),
         ("rms_norm", super::rms_norm::GPU, &single),
         ("rope", super::rope::GPU, &single),

@@ -113,13 +113,55 @@ FN void stage_activations(const DEVICE float* x, const DEVICE float* w, Norm n, 
   }
 }
 
+// ---- weights -----------------------------------------------------------------------------
+// WEIGHT(w) is the bindings of a matrix among those of a kernel, WEIGHT_AT(w) what they point to. A matrix of MLX is
+// blocks of 32 codes here, whose factors are elsewhere.
+#if defined(MLX_BITS)
+#define WEIGHT(w) IN(uint, w), IN(MlxScale, w##_scales), IN(MlxScale, w##_biases)
+#define WEIGHT_AT(w) weight_at(w, w##_scales, w##_biases)
+struct WeightAt {
+  const DEVICE uchar* blocks;
+  const DEVICE MlxScale* scales;
+  const DEVICE MlxScale* biases;
+};
+FN WeightAt weight_at(const DEVICE uint* packed, const DEVICE MlxScale* scales, const DEVICE MlxScale* biases) {
+  WeightAt w;
+  w.blocks = (const DEVICE uchar*)packed;
+  w.scales = scales;
+  w.biases = biases;
+  return w;
+}
+typedef MlxFactors Factors;
+FN Factors factors_of(WeightAt w, uint row, uint columns, uint block) {
+  return mlx_factors(mlx_row((const DEVICE uint*)w.blocks, w.scales, w.biases, row, columns), block);
+}
+struct format_mlx {
+  enum { BLOCK = 32, BYTES = 4 * MLX_BITS, PIECES = 1, RUNS = 2 };
+  FN uint index_of(uint, uint part) { return part; }
+  FN uint piece_of(uint) { return 0; }
+  FN uint part_of(uint run) { return run; }
+};
+typedef format_mlx Format;
+#else
+#define WEIGHT(w) IN(uchar, w)
+#define WEIGHT_AT(w) weight_at(w)
+struct WeightAt { const DEVICE uchar* blocks; };
+FN WeightAt weight_at(const DEVICE uchar* blocks) {
+  WeightAt w;
+  w.blocks = blocks;
+  return w;
+}
+struct Factors {};
+FN Factors factors_of(WeightAt, uint, uint, uint) { return Factors(); }
+typedef GPU_CAT(format_, ELEMENT) Format;
+#endif
+
 // ---- rows --------------------------------------------------------------------------------
 // Two rows for each pair: two of one matrix that are `apart` rows apart (neighbours are 1 apart), or row p of two
 // matrices. Rows come in sets of 2 * apart, whose first half is paired with their second.
 struct Matrix {
-  const DEVICE uchar* a;
-  const DEVICE uchar* b;
-  u64 byte_len;  // of each
+  WeightAt a, b;
+  u64 byte_len;  // of the blocks of each
   uint rows, pairs, apart;
   DEVICE float* y;
   const DEVICE float* bias;
@@ -130,7 +172,7 @@ struct Walk { uint first, step, end; };
 template <typename F> FN uint row_bytes(uint columns) { return columns / F::BLOCK * F::BYTES; }
 
 template <typename F>
-FN Matrix one_matrix(const DEVICE uchar* w, uint rows, uint columns, DEVICE float* y, const DEVICE float* bias) {
+FN Matrix one_matrix(WeightAt w, uint rows, uint columns, DEVICE float* y, const DEVICE float* bias) {
   Matrix m;
   m.a = w;
   m.b = w;
@@ -144,7 +186,7 @@ FN Matrix one_matrix(const DEVICE uchar* w, uint rows, uint columns, DEVICE floa
 }
 
 template <typename F>
-FN Matrix two_matrices(const DEVICE uchar* a, const DEVICE uchar* b, uint rows, uint columns, DEVICE float* y) {
+FN Matrix two_matrices(WeightAt a, WeightAt b, uint rows, uint columns, DEVICE float* y) {
   Matrix m = one_matrix<F>(a, rows, columns, y, nullptr);
   m.b = b;
   m.pairs = rows;
@@ -168,13 +210,12 @@ template <typename F> struct Stage {
     COPIES = ((ALIGNED ? LEN : LEN + 14) + 511) / 512  // of 16 bytes, by each lane
   };
 };
-typedef GPU_CAT(format_, ELEMENT) Format;
 // In #if: whether ELEMENT is one of the encodings that kernels of three matrices name
 #define ELEMENT_IS_q6_k_q6_k 1
 #define ELEMENT_IS_q8_0_q8_0 1
 #define ELEMENT_IS(name) GPU_CAT(GPU_CAT(ELEMENT_IS_, ELEMENT), GPU_CAT(_, name))
-// Whether the encoding comes as the first two of three matrices with another third: not if it has tables.
-#if defined(ELEMENT_HAS_LEVELS) || defined(ELEMENT_HAS_GRID)
+// Whether the encoding comes as the first two of three matrices with another third: not if it has tables or is MLX's.
+#if defined(ELEMENT_HAS_LEVELS) || defined(ELEMENT_HAS_GRID) || defined(MLX_BITS)
 #define HAS_MIXES 0
 #else
 #define HAS_MIXES 1
@@ -211,8 +252,9 @@ template <typename F, int N> FN Matrix matrix_of(const THREAD Stream<F, N>& s, T
 }
 
 template <typename F> FN uint stages_of(uint columns) { return (columns / F::BLOCK + Stage<F>::BLOCKS - 1) / Stage<F>::BLOCKS; }
-FN uint first_row(Matrix m, uint pair) { return m.a != m.b ? pair : pair + pair / m.apart * m.apart; }
-FN uint second_row(Matrix m, uint pair) { return m.a != m.b ? pair : min(first_row(m, pair) + m.apart, m.rows - 1); }
+FN bool has_two(Matrix m) { return m.a.blocks != m.b.blocks; }
+FN uint first_row(Matrix m, uint pair) { return has_two(m) ? pair : pair + pair / m.apart * m.apart; }
+FN uint second_row(Matrix m, uint pair) { return has_two(m) ? pair : min(first_row(m, pair) + m.apart, m.rows - 1); }
 
 FN Source source_of(const DEVICE uchar* data, u64 byte_len, u64 offset, uint lane) {
   const u64 start = offset - (offset & 15u), left = byte_len - start;
@@ -252,8 +294,8 @@ template <typename F, int N> FN void fetch_stage(THREAD Stream<F, N>& s, uint la
     const Matrix m = matrix_of<F, N>(s, pair);
     const uint a = first_row(m, pair), b = second_row(m, pair);
     if (s.ahead.stage == 0) {
-      s.ahead.a = source_of(m.a, m.byte_len, u64(a) * whole, lane);
-      s.ahead.b = source_of(m.b, m.byte_len, u64(b) * whole, lane);
+      s.ahead.a = source_of(m.a.blocks, m.byte_len, u64(a) * whole, lane);
+      s.ahead.b = source_of(m.b.blocks, m.byte_len, u64(b) * whole, lane);
     }
     const uint from = s.ahead.stage * Stage<F>::LEN, len = min(whole - from, uint(Stage<F>::LEN));
     const copy_target to = s.ring + s.ahead.slot * (2 * Stage<F>::ROOM);
@@ -287,8 +329,8 @@ template <typename F, int N> FN void begin_stream(THREAD Stream<F, N>& s, THREAD
   uint pair = s.walk.first + lane / 2 * s.walk.step;
   if (whole % 16 == 0 && lane / 2 * whole < AHEAD_BYTES && pair < s.walk.end) {
     const Matrix m = matrix_of<F, N>(s, pair);
-    if (lane % 2 == 0) prefetch(m.a + u64(first_row(m, pair)) * whole, bytes);
-    else prefetch(m.b + u64(second_row(m, pair)) * whole, bytes);
+    if (lane % 2 == 0) prefetch(m.a.blocks + u64(first_row(m, pair)) * whole, bytes);
+    else prefetch(m.b.blocks + u64(second_row(m, pair)) * whole, bytes);
   }
 }
 
@@ -328,7 +370,7 @@ template <typename F, typename A> FN Inputs<F> inputs_of(Activations x, uint blo
 
 // The product of one piece.
 template <typename F> struct Product {
-  FN float of(Staged block, uint piece, THREAD const Inputs<F>& x) {
+  FN float of(Staged block, uint piece, THREAD const Inputs<F>& x, Factors) {
     float product = 0.0f;
     UNROLL
     for (uint part = 0; part < F::RUNS; part++) {
@@ -341,7 +383,7 @@ template <typename F> struct Product {
 };
 // The two runs of a piece have neighbouring scales: one word has both, and they multiply whole numbers.
 template <> struct Product<format_q4_k> {
-  FN float of(Staged block, uint piece, THREAD const Inputs<format_q4_k>& x) {
+  FN float of(Staged block, uint piece, THREAD const Inputs<format_q4_k>& x, Factors) {
     const uint4 q = load_u128(block + (16 + 16 * piece)), head = load_u128(block);
     uint low[4], high[4];
     take_bits(q, 0, 0x0f0f0f0fu, low);
@@ -358,6 +400,25 @@ template <> struct Product<format_q4_k> {
     return fma(low_half(head.x), products, -high_half(head.x) * sums);
   }
 };
+
+#if defined(MLX_BITS)
+template <> struct Product<format_mlx> {
+  FN float of(Staged block, uint, THREAD const Inputs<format_mlx>& x, Factors f) {
+    uint words[MLX_BITS], q[8];
+    mlx_words(block, words);
+    mlx_codes(words, q);
+    float product = 0.0f;
+    UNROLL
+    for (uint part = 0; part < 2; part++) {
+      product = fma(x.scale[part] * f.d[part], float(exact_dot(q + 4 * part, x.high[part], x.low[part])), product);
+#if defined(MLX_AFFINE)
+      product = fma(-f.m[part], x.sum[part], product);
+#endif
+    }
+    return product;
+  }
+};
+#endif
 
 struct Two { float a, b; };
 
@@ -394,6 +455,13 @@ FN void run_stream(THREAD Stream<F, N>& s, Activations x, THREADGROUP uchar* rin
     sums.a = 0.0f;
     sums.b = 0.0f;
     for (uint stage = 0; stage < stages; stage++) {
+      Factors of_first[Stage<F>::ROUNDS], of_second[Stage<F>::ROUNDS];
+      UNROLL
+      for (uint round = 0; round < Stage<F>::ROUNDS; round++) {
+        const uint block = min(stage * Stage<F>::BLOCKS + in_round + round * (32 / F::PIECES), blocks - 1);
+        of_first[round] = factors_of(m.a, a, s.columns, block);
+        of_second[round] = factors_of(m.b, b, s.columns, block);
+      }
       COPY_WAIT(Stage<F>::COUNT - 2);
       SIMD_BARRIER();  // all lanes see the stage, and none reads the one that is filled next
       fetch_stage<F, N>(s, lane);
@@ -407,8 +475,8 @@ FN void run_stream(THREAD Stream<F, N>& s, Activations x, THREADGROUP uchar* rin
           const Inputs<F> inputs = inputs_of<F, A>(x, block, piece);
           first.at = skew_of<F>(a, whole, stage) + in_stage * F::BYTES;
           second.at = skew_of<F>(b, whole, stage) + in_stage * F::BYTES;
-          sums.a += Product<F>::of(first, piece, inputs);
-          sums.b += Product<F>::of(second, piece, inputs);
+          sums.a += Product<F>::of(first, piece, inputs, of_first[round]);
+          sums.b += Product<F>::of(second, piece, inputs, of_second[round]);
         }
       }
       slot = slot + 1 == Stage<F>::COUNT ? 0 : slot + 1;

@@ -4,14 +4,15 @@ use anymlx_formats::quant::{QuantType, TensorType};
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    BackendKind, CommandEncoder, Kernel, KernelKey, Launch, MlxBuffer, Result, Weight,
+    BackendKind, Binding, CommandEncoder, Kernel, KernelKey, Launch, MlxBuffer, Result, Weight,
     ops::{
         RmsNormParams,
         check::Check,
         launch,
-        matmul::{MatmulInput, Prepared},
+        matmul::{self, MatmulInput, Prepared},
         project::{LayerInput, Projection},
     },
+    read,
 };
 
 /// Columns of activations that every kernel takes, as `WIDTH` of the text.
@@ -98,7 +99,7 @@ impl Third {
         }
         match third {
             same if same == first => Some(Self::Same),
-            _ if super::tables::has_any(first) => None,
+            _ if matches!(first, TensorType::Mlx(_)) || super::tables::has_any(first) => None,
             TensorType::Quantized(QuantType::Q6_K) => Some(Self::Q6K),
             TensorType::Quantized(QuantType::Q8_0) => Some(Self::Q8_0),
             _ => None,
@@ -137,6 +138,14 @@ pub(in crate::ops) fn check_operands(check: Check, input: LayerInput<'_>, projec
     Ok(())
 }
 
+/// The bindings of a matrix.
+pub(in crate::ops) fn weight_bindings(weight: &Weight) -> Vec<Binding<'_>> {
+    match weight.encoding() {
+        TensorType::Mlx(_) => matmul::mlx::buffers(weight).map(read).into(),
+        _ => vec![read(weight.data())],
+    }
+}
+
 /// Threadgroups for `pairs` pairs of rows, and how they are launched.
 pub(in crate::ops) fn launch(encoder: &CommandEncoder, check: Check, pairs: usize) -> Result<Launch> {
     let info = encoder.device().info();
@@ -149,14 +158,15 @@ pub(in crate::ops) fn launch(encoder: &CommandEncoder, check: Check, pairs: usiz
     Ok(Launch { groups: [check.u32("groups", groups)?, 1, 1], threads_per_group, items: 1, items_per_chunk: 1 })
 }
 
-/// A kernel of `text`.
+/// A kernel of one of two texts: for blocks, and for layouts of MLX.
 pub(in crate::ops) fn kernel(
     encoder: &CommandEncoder,
     operation: &'static str,
     element: TensorType,
     variant: &'static str,
-    text: &'static str,
+    [blocks, mlx]: [&'static str; 2],
 ) -> Result<Kernel> {
+    let text = if matches!(element, TensorType::Mlx(_)) { mlx } else { blocks };
     let key = KernelKey { operation, element, variant };
     launch::gpu_kernel(encoder, Check { operation }, key, text)
 }

@@ -21,7 +21,7 @@ FN void unpack(MlxRow w, THREADGROUP uchar* tile, PanelBlock p, bool inside, uin
 #else
   const MlxRun r = mlx_run(w, of_row);
   UNROLL
-  for (uint half = 0; half < 2; half++) store_weights(tile, in_tile, 2 * run + half, r.q + 4 * half, r.d[half], r.m[half]);
+  for (uint half = 0; half < 2; half++) store_weights(tile, in_tile, 2 * run + half, r.q + 4 * half, r.factors.d[half], r.factors.m[half]);
 #endif
 }
 

@@ -9,7 +9,7 @@ struct ProjectBlock { Norm norm; uint rows0, rows1, rows2, has_bias, groups; };
 #define PROJECT_ONE_BYTES (ACTIVATION_BYTES(WIDTH) + SIMDS * RING(Format))
 #define PROJECT_ONE GPU_CAT(GPU_CAT(project_, ELEMENT), _one)
 LARGE_SHARED_SIZE(PROJECT_ONE, PROJECT_ONE_BYTES)
-KERNEL_EARLY(THREADS, 1, PROJECT_ONE, IN(float, x), IN(float, norm), IN(uchar, w0), IN(float, bias0), OUT(float, y0),
+KERNEL_EARLY(THREADS, 1, PROJECT_ONE, IN(float, x), IN(float, norm), WEIGHT(w0), IN(float, bias0), OUT(float, y0),
              PARAMS(ProjectBlock, p)) {
   LARGE_SHARED(memory, PROJECT_ONE_BYTES);
   SHARED(float, partial, 32);
@@ -18,7 +18,7 @@ KERNEL_EARLY(THREADS, 1, PROJECT_ONE, IN(float, x), IN(float, norm), IN(uchar, w
   const Activations a = activations_at(memory, WIDTH);
   THREADGROUP uchar* ring = memory + ACTIVATION_BYTES(WIDTH) + simd_id * RING(Format);
   Stream<Format, 1> s;
-  s.matrices[0] = one_matrix<Format>(w0, p.rows0, columns, y0, p.has_bias & 1 ? bias0 : none);
+  s.matrices[0] = one_matrix<Format>(WEIGHT_AT(w0), p.rows0, columns, y0, p.has_bias & 1 ? bias0 : none);
   s.columns = columns;
   s.walk = walk_of(0, s.matrices[0].pairs, tg_id.x, p.groups, simd_id, SIMDS);
   GRID_DEPENDENTS();
@@ -32,7 +32,7 @@ KERNEL_EARLY(THREADS, 1, PROJECT_ONE, IN(float, x), IN(float, norm), IN(uchar, w
 
 #define PROJECT_THREE(name, G)                                                                             \
   LARGE_SHARED_SIZE(name, THREE_BYTES(G))                                                                  \
-  KERNEL_EARLY(THREADS, 1, name, IN(float, x), IN(float, norm), IN(uchar, w0), IN(uchar, w1), IN(uchar, w2), \
+  KERNEL_EARLY(THREADS, 1, name, IN(float, x), IN(float, norm), WEIGHT(w0), WEIGHT(w1), WEIGHT(w2), \
                IN(float, bias0), IN(float, bias1), IN(float, bias2), OUT(float, y0), OUT(float, y1), OUT(float, y2), \
                PARAMS(ProjectBlock, p)) {                                                                  \
     LARGE_SHARED(memory, THREE_BYTES(G));                                                                  \
@@ -42,9 +42,9 @@ KERNEL_EARLY(THREADS, 1, PROJECT_ONE, IN(float, x), IN(float, norm), IN(uchar, w
     const Activations a = activations_at(memory, WIDTH);                                                   \
     THREADGROUP uchar* ring = memory + ACTIVATION_BYTES(WIDTH) + simd_id * THREE_RING(G);                  \
     Three<Format, G> s;                                                                                    \
-    s.first.matrices[0] = one_matrix<Format>(w0, p.rows0, columns, y0, p.has_bias & 1 ? bias0 : none);     \
-    s.first.matrices[1] = one_matrix<Format>(w1, p.rows1, columns, y1, p.has_bias & 2 ? bias1 : none);     \
-    s.last.matrices[0] = one_matrix<G>(w2, p.rows2, columns, y2, p.has_bias & 4 ? bias2 : none);           \
+    s.first.matrices[0] = one_matrix<Format>(WEIGHT_AT(w0), p.rows0, columns, y0, p.has_bias & 1 ? bias0 : none);     \
+    s.first.matrices[1] = one_matrix<Format>(WEIGHT_AT(w1), p.rows1, columns, y1, p.has_bias & 2 ? bias1 : none);     \
+    s.last.matrices[0] = one_matrix<G>(WEIGHT_AT(w2), p.rows2, columns, y2, p.has_bias & 4 ? bias2 : none);           \
     share_three<Format, G>(s, columns, tg_id.x, p.groups, simd_id);                                        \
     GRID_DEPENDENTS();                                                                                     \
     expect_norm(norm, p.norm, tg_id.x, tid);                                                               \

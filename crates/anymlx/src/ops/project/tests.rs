@@ -7,7 +7,7 @@ use crate::{
     ops::{
         test_data::{run, try_run},
         test_devices::devices,
-        test_layers::{Matrix, Rows, activation_bits, encodings},
+        test_layers::{Matrix, Rows, activation_bits, encodings, odd_columns},
     },
 };
 
@@ -55,14 +55,9 @@ fn check(device: &MlxDevice, encodings: &[TensorType], rows: &[usize], tokens: u
 fn one_matrix_of_every_encoding() {
     for device in devices() {
         for encoding in encodings() {
-            let columns: &[usize] = match encoding.block_len() {
-                256 => &[256, 1280, 2304],
-                64 => &[64, 320, 640],
-                _ => &[32, 96, 640, 2080],
-            };
-            for &columns in columns {
+            for &columns in odd_columns(encoding) {
                 for rows in [1, 2, 33] {
-                    check(&device, &[encoding.into()], &[rows], 1, columns);
+                    check(&device, &[encoding], &[rows], 1, columns);
                 }
             }
         }
@@ -88,8 +83,8 @@ fn three_matrices_of_the_same_and_of_different_encodings() {
 fn three_matrices_of_every_encoding() {
     for device in devices() {
         for first in encodings() {
-            for third in [first, QuantType::Q6_K, QuantType::Q8_0] {
-                check(&device, &[first, first, third].map(TensorType::Quantized), &[3, 2, 1], 1, 256);
+            for third in [first, QuantType::Q6_K.into(), QuantType::Q8_0.into()] {
+                check(&device, &[first, first, third], &[3, 2, 1], 1, 256);
             }
         }
     }

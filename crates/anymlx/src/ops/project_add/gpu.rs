@@ -20,6 +20,15 @@ pub(in crate::ops) const GPU: &str = gpu_text!(
     "../gpu/stream.h",
     "project_add.gpu.cpp"
 );
+/// For weights in MLX's layout.
+pub(in crate::ops) const MLX: &str = gpu_text!(
+    "../gpu/codes.h",
+    "../gpu/quant.h",
+    "../gpu/mlx.h",
+    "../gpu/activation.h",
+    "../gpu/stream.h",
+    "project_add.gpu.cpp"
+);
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -59,9 +68,11 @@ pub(super) fn project_add(
         has_bias: u32::from(projection.bias.is_some()),
         groups: launch.groups[0],
     };
-    let kernel = stream::kernel(encoder, "project_add", projection.weight.encoding(), variant, GPU)?;
+    let kernel = stream::kernel(encoder, "project_add", projection.weight.encoding(), variant, [GPU, MLX])?;
     let bias = projection.bias.unwrap_or(streamed.row);
-    let bindings = [read(streamed.row), read(projection.weight.data()), read(bias), read_write(target)];
+    let mut bindings = vec![read(streamed.row)];
+    bindings.extend(stream::weight_bindings(projection.weight));
+    bindings.extend([read(bias), read_write(target)]);
     encoder.dispatch(&kernel, &bindings, &block, launch)?;
     if post_norm.is_some() {
         super::join(encoder, projection.output, post_norm, residual)?;

@@ -16,7 +16,7 @@ FN Norm no_norm(uint columns) {
 #define PROJECT_ADD_BYTES(width) (ACTIVATION_BYTES(width) + SIMDS * RING(Format))
 #define PROJECT_ADD(suffix, width, MODE)                                                                   \
   LARGE_SHARED_SIZE(GPU_CAT(GPU_CAT(project_add_, ELEMENT), suffix), PROJECT_ADD_BYTES(width))             \
-  KERNEL_EARLY(THREADS, 1, GPU_CAT(GPU_CAT(project_add_, ELEMENT), suffix), IN(float, x), IN(uchar, w),    \
+  KERNEL_EARLY(THREADS, 1, GPU_CAT(GPU_CAT(project_add_, ELEMENT), suffix), IN(float, x), WEIGHT(w),    \
                IN(float, bias), INOUT(float, y), PARAMS(ProjectAddBlock, p)) {                             \
     LARGE_SHARED(memory, PROJECT_ADD_BYTES(width));                                                        \
     SHARED(float, partial, 32);                                                                            \
@@ -24,7 +24,7 @@ FN Norm no_norm(uint columns) {
     const Activations a = activations_at(memory, width);                                                   \
     THREADGROUP uchar* ring = memory + ACTIVATION_BYTES(width) + simd_id * RING(Format);                   \
     Stream<Format, 1> s;                                                                                   \
-    s.matrices[0] = one_matrix<Format>(w, p.rows, p.columns, y, p.has_bias ? bias : none);                 \
+    s.matrices[0] = one_matrix<Format>(WEIGHT_AT(w), p.rows, p.columns, y, p.has_bias ? bias : none);                 \
     s.columns = p.columns;                                                                                 \
     s.walk = walk_of(0, s.matrices[0].pairs, tg_id.x, p.groups, simd_id, SIMDS);                       \
     GRID_DEPENDENTS();                                                                                     \

@@ -7,7 +7,7 @@ use crate::{
     ops::{
         test_data::{floats, run},
         test_devices::devices,
-        test_layers::{Matrix, NORM, Rows, activation_bits, encodings},
+        test_layers::{Matrix, NORM, Rows, activation_bits, encodings, odd_columns},
     },
 };
 
@@ -50,14 +50,9 @@ fn check(device: &MlxDevice, encoding: TensorType, tokens: usize, rows: usize, c
 fn every_encoding() {
     for device in devices() {
         for encoding in encodings() {
-            let columns: &[usize] = match encoding.block_len() {
-                256 => &[512, 2304],
-                64 => &[64, 320, 640],
-                _ => &[96, 640],
-            };
-            for &columns in columns {
+            for &columns in odd_columns(encoding) {
                 for (tokens, rows) in [(1, 33), (1, 64), (3, 33)] {
-                    check(&device, encoding.into(), tokens, rows, columns);
+                    check(&device, encoding, tokens, rows, columns);
                 }
             }
         }
@@ -73,7 +68,7 @@ fn many_columns() {
             }
         }
         for encoding in encodings() {
-            check(&device, encoding.into(), 1, 7, 8192 + 256);
+            check(&device, encoding, 1, 7, 8192 + 256);
         }
     }
 }

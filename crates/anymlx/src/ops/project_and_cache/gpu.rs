@@ -23,6 +23,16 @@ pub(in crate::ops) const GPU: &str = gpu_text!(
     "../gpu/angle.h",
     "project_and_cache.gpu.cpp"
 );
+/// For weights in MLX's layout.
+pub(in crate::ops) const MLX: &str = gpu_text!(
+    "../gpu/codes.h",
+    "../gpu/quant.h",
+    "../gpu/mlx.h",
+    "../gpu/activation.h",
+    "../gpu/stream.h",
+    "../gpu/angle.h",
+    "project_and_cache.gpu.cpp"
+);
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -76,9 +86,9 @@ pub(super) fn project_and_cache(encoder: &mut CommandEncoder, operands: &Project
         Third::Q6K => "q6_k",
         Third::Q8_0 => "q8_0",
     };
-    let kernel = stream::kernel(encoder, "project_and_cache", weights[0].encoding(), variant, GPU)?;
+    let kernel = stream::kernel(encoder, "project_and_cache", weights[0].encoding(), variant, [GPU, MLX])?;
     let mut bindings = vec![read(streamed.row), read(streamed.norm_binding())];
-    bindings.extend(weights.iter().map(|weight| read(weight.data())));
+    bindings.extend(weights.iter().flat_map(|weight| stream::weight_bindings(weight)));
     bindings.extend(projections.iter().map(|projection| read(projection.bias.unwrap_or(streamed.row))));
     bindings.extend([
         read(rotate.positions),

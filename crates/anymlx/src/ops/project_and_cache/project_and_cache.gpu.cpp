@@ -65,7 +65,7 @@ FN void expect_keys(const DEVICE f16* key_cache, const DEVICE f16* value_cache, 
 
 #define PROJECT_AND_CACHE(name, G)                                                                         \
   LARGE_SHARED_SIZE(name, THREE_BYTES(G))                                                                  \
-  KERNEL_EARLY(THREADS, 1, name, IN(float, x), IN(float, norm), IN(uchar, w0), IN(uchar, w1), IN(uchar, w2), \
+  KERNEL_EARLY(THREADS, 1, name, IN(float, x), IN(float, norm), WEIGHT(w0), WEIGHT(w1), WEIGHT(w2), \
                IN(float, bias0), IN(float, bias1), IN(float, bias2), IN(uint, positions), IN(float, frequencies), \
                OUT(float, queries), INOUT(f16, key_cache), INOUT(f16, value_cache), PARAMS(ProjectAndCacheBlock, p)) { \
     LARGE_SHARED(memory, THREE_BYTES(G));                                                                  \
@@ -76,11 +76,11 @@ FN void expect_keys(const DEVICE f16* key_cache, const DEVICE f16* value_cache, 
     const Activations a = activations_at(memory, WIDTH);                                                   \
     THREADGROUP uchar* ring = memory + ACTIVATION_BYTES(WIDTH) + simd_id * THREE_RING(G);                  \
     Three<Format, G> s;                                                                                    \
-    s.first.matrices[0] = one_matrix<Format>(w0, p.query_rows, columns, queries, p.has_bias & 1 ? bias0 : none); \
-    s.first.matrices[1] = one_matrix<Format>(w1, p.key_rows, columns, cached, p.has_bias & 2 ? bias1 : none); \
+    s.first.matrices[0] = one_matrix<Format>(WEIGHT_AT(w0), p.query_rows, columns, queries, p.has_bias & 1 ? bias0 : none); \
+    s.first.matrices[1] = one_matrix<Format>(WEIGHT_AT(w1), p.key_rows, columns, cached, p.has_bias & 2 ? bias1 : none); \
     s.first.matrices[0].apart = apart;                                                                     \
     s.first.matrices[1].apart = apart;                                                                     \
-    s.last.matrices[0] = one_matrix<G>(w2, p.key_rows, columns, cached, p.has_bias & 4 ? bias2 : none);    \
+    s.last.matrices[0] = one_matrix<G>(WEIGHT_AT(w2), p.key_rows, columns, cached, p.has_bias & 4 ? bias2 : none);    \
     share_three<Format, G>(s, columns, tg_id.x, p.groups, simd_id);                                        \
     GRID_DEPENDENTS();                                                                                     \
     expect_norm(norm, p.norm, tg_id.x, tid);                                                               \

@@ -67,6 +67,7 @@ FN void multiply_i8(const DEVICE uchar* x, MlxRow w, DEVICE float* y, const DEVI
   const uint last = p.tokens * p.terms - 1;
   for (uint run = lane; run < p.columns / 32; run += 32) {
     const MlxRun r = mlx_run(w, run);
+    const MlxFactors f = r.factors;
     UNROLL
     for (int t = 0; t < T; t++) {
       const DEVICE uchar* at = x + u64(min(first + t, last)) * p.activation_bytes;
@@ -76,7 +77,7 @@ FN void multiply_i8(const DEVICE uchar* x, MlxRow w, DEVICE float* y, const DEVI
       const float sum0 = float(int(both << 16) >> 16), sum1 = float(int(both) >> 16);
       const int dot0 = dot4_i8(r.q[0], a.x, dot4_i8(r.q[1], a.y, dot4_i8(r.q[2], a.z, dot4_i8(r.q[3], a.w, 0))));
       const int dot1 = dot4_i8(r.q[4], b.x, dot4_i8(r.q[5], b.y, dot4_i8(r.q[6], b.z, dot4_i8(r.q[7], b.w, 0))));
-      sums[t] += scale * (r.d[0] * float(dot0) - r.m[0] * sum0 + (r.d[1] * float(dot1) - r.m[1] * sum1));
+      sums[t] += scale * (f.d[0] * float(dot0) - f.m[0] * sum0 + (f.d[1] * float(dot1) - f.m[1] * sum1));
     }
   }
   store_row<T>(sums, y, bias, p, row, first, lane);
