@@ -448,6 +448,8 @@ def tokenizer_json_seeds():
     yield "broken-empty", seed({**bpe, "vocab": {}, "merges": []}, added_tokens=[])
     yield "broken-regex", seed(bpe, pre_tokenizer={**split, "pattern": {"Regex": "("}})
     yield "broken-regex-huge", seed(bpe, pre_tokenizer={**split, "pattern": {"Regex": "(((\\w{999}){999}){999}){999}"}})
+    for name, pattern in [("behind", "(?<!(" + 40 * "o" + "{488}){999}){999}"), ("ahead", 400 * "(?=\\w)")]:
+        yield f"broken-regex-{name}", seed(bpe, pre_tokenizer={**split, "pattern": {"Regex": pattern}})
     yield "valid-regex-endless", seed(bpe, pre_tokenizer={**split, "pattern": {"Regex": "(.*.*.*)*(?=x)(?!x)"}}, post_processor=around)
     yield "broken-unknown", seed({**unigram, "unk_id": 99})
     yield "broken-charsmap", seed(unigram, normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"})

@@ -1,4 +1,4 @@
-//! Quantised key-value caches, on the processor, every GPU present and the emulator.
+//! Quantised key-value caches, on the processor and every GPU present.
 
 mod support;
 

@@ -9,14 +9,12 @@ use std::{
 };
 
 use anymlx_formats::gguf::StringArray;
-use base64::{Engine, engine::general_purpose::STANDARD};
-use serde::Deserialize;
-use serde_json::Value;
 use tokenizers::{DecoderWrapper, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 
 use super::{
     EncodeOptions, byte_level,
     error::{TokenizerError, excerpt},
+    json_limits,
     score_merge::SPACE_MARK,
     special::{RoleTexts, SpecialTokens},
     vocabulary::{TokenKind, Vocabulary, parse_byte},
@@ -69,7 +67,7 @@ pub(super) struct Loaded {
 }
 
 pub(super) fn load(json: &[u8], options: &JsonOptions<'_>) -> Result<Loaded, TokenizerError> {
-    check_character_maps(json)?;
+    json_limits::check(json)?;
     let mut plain = guarded("read", || Tokenizer::from_bytes(json))?;
     guarded("read", || plain.with_truncation(None).map(drop))?;
     plain.with_padding(None);
@@ -122,38 +120,6 @@ impl JsonModel {
     pub fn adds_space_prefix(&self) -> bool {
         self.adds_space_prefix
     }
-}
-
-/// A map of characters names the bytes of its table before them, and the crate allocates as many: no more may be named than
-/// the file has.
-fn check_character_maps(json: &[u8]) -> Result<(), TokenizerError> {
-    #[derive(Deserialize)]
-    struct File {
-        normalizer: Option<Value>,
-    }
-    fn check(value: &Value) -> Result<(), String> {
-        match value {
-            Value::Array(values) => values.iter().try_for_each(check),
-            Value::Object(fields) => fields.iter().try_for_each(|(name, value)| match value.as_str() {
-                Some(map) if name == "precompiled_charsmap" => check_map(map),
-                _ => check(value),
-            }),
-            _ => Ok(()),
-        }
-    }
-    fn check_map(map: &str) -> Result<(), String> {
-        let head = map.as_bytes().get(..8).ok_or("the character map is too short")?;
-        let head = STANDARD.decode(head).map_err(|error| format!("the character map: {error}"))?;
-        let named = head.first_chunk().map_or(0, |&bytes| u64::from(u32::from_le_bytes(bytes)));
-        let there = map.len() as u64 / 4 * 3;
-        if named + 4 > there {
-            return Err(format!("the character map names a table of {named} bytes and has {there}"));
-        }
-        Ok(())
-    }
-    let refuse = |reason: &str| TokenizerError::vocabulary(format!("`tokenizer.json`: {}", excerpt(reason)));
-    let file: File = serde_json::from_slice(json).map_err(|error| refuse(&error.to_string()))?;
-    file.normalizer.as_ref().map_or(Ok(()), check).map_err(|reason| refuse(&reason))
 }
 
 /// Runs code of the crate, which panics on some files.

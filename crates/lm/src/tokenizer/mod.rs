@@ -15,6 +15,7 @@
 mod byte_level;
 mod error;
 mod json;
+mod json_limits;
 mod pre_tokenizer;
 mod score_merge;
 mod special;

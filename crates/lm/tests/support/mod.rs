@@ -21,19 +21,15 @@ pub fn gpus() -> Vec<MlxDevice> {
     devices
 }
 
-/// The emulator of kernel texts; `None` with a printed reason where it cannot run or is not wanted.
+/// The emulator of kernel texts; `None` with a printed reason where it cannot run.
 pub fn emulator() -> Option<MlxDevice> {
-    if env::emulator().expect("ANYMLX_EMULATOR").is_none() {
-        eprintln!("skipped: emulator: ANYMLX_EMULATOR=off");
-        return None;
-    }
     let options = EmulatorOptions::new(env::cache_dir().expect("a place for compiled texts").join("emulator"));
     MlxDevice::emulator(&options).inspect_err(|error| eprintln!("skipped: emulator: {error}")).ok()
 }
 
-/// The processor, every GPU present and the emulator.
+/// The processor and every GPU present.
 pub fn devices() -> impl Iterator<Item = MlxDevice> {
-    gpus().into_iter().chain(Some(MlxDevice::cpu().unwrap())).chain(emulator())
+    gpus().into_iter().chain(MlxDevice::cpu().ok())
 }
 
 /// The tiny models and what `transformers` computes for them.
