@@ -1,5 +1,5 @@
-//! Every GPU text through NVIDIA's own compiler, which needs no GPU: for Ampere, Hopper and the newest architecture that
-//! it knows. A warning fails.
+//! Every GPU text through NVIDIA's own compiler, which needs no GPU: for Ampere and the newest architecture that it knows, or
+//! for Hopper alone where the text is. A warning fails.
 
 use std::{
     fs, io,
