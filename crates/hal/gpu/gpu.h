@@ -359,7 +359,11 @@ GPU_LOADS_STORES()
 #define LARGE_SHARED(n, bytes) extern __shared__ uint4 gpu_large_shared[]; uchar* n = (uchar*)gpu_large_shared
 #else
 #if defined(GPU_METAL)
+#if defined(GPU_METAL)  // what kernels have beside it, too
+#define LARGE_SHARED_SIZE(name, bytes) static_assert((bytes) <= 32768 - 512, "Apple's GPUs have 32 KB of threadgroup memory");
+#else
 #define LARGE_SHARED_SIZE(name, bytes)
+#endif
 #define LARGE_SHARED(n, bytes) SHARED(uchar, n, bytes)
 #endif
 // What these are on CUDA is said there.

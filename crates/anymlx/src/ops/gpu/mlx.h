@@ -26,29 +26,30 @@ FN MlxRow mlx_row(const DEVICE uint* packed, const DEVICE MlxScale* scales, cons
   return r;
 }
 
-// The MLX_BITS words of a run, which begins at `from`: of a matrix aligned to 16, runs are aligned to the largest power of
-// two that divides their bytes (16 at most).
-template <typename P> FN void mlx_words(P from, THREAD uint* words) {
-#if MLX_BITS % 4 == 0
-  UNROLL
-  for (uint i = 0; i < MLX_BITS; i += 4) {
-    const uint4 v = load_u128(from + 4 * i);
-    words[i] = v.x;
-    words[i + 1] = v.y;
-    words[i + 2] = v.z;
-    words[i + 3] = v.w;
+// The words of a run, or of half of one where there are two PIECES, which begin at `from`: of a matrix aligned to 16, they are
+// aligned to the largest power of two that divides their bytes (16 at most).
+template <int PIECES, typename P> FN void mlx_words(P from, THREAD uint* words) {
+  enum { WORDS = MLX_BITS / PIECES };
+  if (WORDS % 4 == 0) {
+    UNROLL
+    for (uint i = 0; i < WORDS / 4; i++) {
+      const uint4 v = load_u128(from + 16 * i);
+      words[4 * i] = v.x;
+      words[4 * i + 1] = v.y;
+      words[4 * i + 2] = v.z;
+      words[4 * i + 3] = v.w;
+    }
+  } else if (WORDS % 2 == 0) {
+    UNROLL
+    for (uint i = 0; i < WORDS / 2; i++) {
+      const uint2 v = load_u64(from + 8 * i);
+      words[2 * i] = v.x;
+      words[2 * i + 1] = v.y;
+    }
+  } else {
+    UNROLL
+    for (uint i = 0; i < WORDS; i++) words[i] = load_u32(from + 4 * i);
   }
-#elif MLX_BITS % 2 == 0
-  UNROLL
-  for (uint i = 0; i < MLX_BITS; i += 2) {
-    const uint2 v = load_u64(from + 4 * i);
-    words[i] = v.x;
-    words[i + 1] = v.y;
-  }
-#else
-  UNROLL
-  for (uint i = 0; i < MLX_BITS; i++) words[i] = load_u32(from + 4 * i);
-#endif
 }
 
 FN const DEVICE uchar* mlx_run_at(MlxRow row, uint run) { return (const DEVICE uchar*)(row.packed + run * MLX_BITS); }
@@ -104,10 +105,10 @@ FN float e8m0(uint code) { return as_type<float>(code == 0 ? 0x00400000u : code 
 struct MlxFactors { float d[2], m[2]; };
 struct MlxRun { uint q[8]; MlxFactors factors; };
 
-// The q of a run from its words
-FN void mlx_codes(THREAD const uint* words, THREAD uint* q) {
+// The q of RUNS times 16 weights from their words
+template <int RUNS> FN void mlx_codes(THREAD const uint* words, THREAD uint* q) {
   UNROLL
-  for (uint w = 0; w < 8; w++) {
+  for (uint w = 0; w < 4 * RUNS; w++) {
 #if defined(MLX_AFFINE)
     q[w] = mlx_four_codes(words, w) ^ (MLX_BITS == 8 ? 0x80808080u : 0u);
 #else
@@ -137,8 +138,8 @@ FN MlxFactors mlx_factors(MlxRow row, uint run) {
 FN MlxRun mlx_run(MlxRow row, uint run) {
   MlxRun r;
   uint words[MLX_BITS];
-  mlx_words(mlx_run_at(row, run), words);
-  mlx_codes(words, r.q);
+  mlx_words<1>(mlx_run_at(row, run), words);
+  mlx_codes<2>(words, r.q);
   r.factors = mlx_factors(row, run);
   return r;
 }
@@ -150,7 +151,7 @@ FN float mlx_unit(MlxRow row, uint run) { return e8m0(row.scales[run]); }
 
 FN void mlx_weights(MlxRow row, uint run, THREAD float4* v) {
   uint words[MLX_BITS];
-  mlx_words(mlx_run_at(row, run), words);
+  mlx_words<1>(mlx_run_at(row, run), words);
   UNROLL
   for (uint w = 0; w < 8; w++) v[w] = four_e4m3(words[w]) * 256.0f;
 }

@@ -136,8 +136,8 @@ FN Factors factors_of(WeightAt w, uint row, uint columns, uint block) {
   return mlx_factors(mlx_row((const DEVICE uint*)w.blocks, w.scales, w.biases, row, columns), block);
 }
 struct format_mlx {
-  // Pieces of no more than 24 bytes, so that threadgroup memory holds all stages.
-  enum { BLOCK = 32, BYTES = 4 * MLX_BITS, PIECES = MLX_BITS == 8 ? 2 : 1, RUNS = 2 / PIECES };
+  // No pieces of 32 bytes, so that threadgroup memory holds all stages.
+  enum { BLOCK = 32, BYTES = 4 * MLX_BITS, PIECES = MLX_BITS == 8 ? 2 : MLX_BITS == 6 ? LONG_PIECES : 1, RUNS = 2 / PIECES };
   FN uint index_of(uint piece, uint part) { return piece + part; }
   FN uint piece_of(uint run) { return PIECES == 2 ? run : 0; }
   FN uint part_of(uint run) { return PIECES == 2 ? 0 : run; }
@@ -405,14 +405,9 @@ template <> struct Product<format_q4_k> {
 #if defined(MLX_BITS)
 template <> struct Product<format_mlx> {
   FN float of(Staged block, uint piece, THREAD const Inputs<format_mlx>& x, Factors f) {
-#if MLX_BITS == 8
-    const uint4 codes = load_u128(block + 16 * piece);
-    const uint q[4] = {codes.x ^ 0x80808080u, codes.y ^ 0x80808080u, codes.z ^ 0x80808080u, codes.w ^ 0x80808080u};
-#else
-    uint words[MLX_BITS], q[8];
-    mlx_words(block, words);
-    mlx_codes(words, q);
-#endif
+    uint words[MLX_BITS / format_mlx::PIECES], q[4 * format_mlx::RUNS];
+    mlx_words<format_mlx::PIECES>(block + format_mlx::BYTES / format_mlx::PIECES * piece, words);
+    mlx_codes<format_mlx::RUNS>(words, q);
     float product = 0.0f;
     UNROLL
     for (uint part = 0; part < format_mlx::RUNS; part++) {
