@@ -92,7 +92,7 @@ pub(super) const MISTAKES: &[Mistake] = &[
         "kernel void twice(device int* a [[buffer(1)]], device int* b [[buffer(1)]]) { a[0] = b[0]; }\nKERNEL(subject",
         "two parameters",
     ),
-    mistake("more arguments than KERNEL takes", KERNEL, ARGUMENTS_16, "error:"),
+    mistake("more arguments than KERNEL takes", KERNEL, ARGUMENTS_22, "error:"),
 ];
 
 const BUFFERS_32: &str = "kernel void many(
@@ -107,7 +107,8 @@ const BUFFERS_32: &str = "kernel void many(
 { b0[0] = b31[0]; }
 KERNEL(subject";
 
-const ARGUMENTS_16: &str =
+const ARGUMENTS_22: &str =
     "KERNEL(many, IN(int, a), IN(int, b), IN(int, c), IN(int, d), IN(int, e), IN(int, f), IN(int, g),
-    IN(int, h), IN(int, i), IN(int, j), IN(int, k), IN(int, l), IN(int, m), IN(int, n), IN(int, o), OUT(int, q)) { q[0] = a[0]; }
+    IN(int, h), IN(int, i), IN(int, j), IN(int, k), IN(int, l), IN(int, m), IN(int, n), IN(int, o),
+    IN(int, p), IN(int, q), IN(int, r), IN(int, s), IN(int, t), IN(int, u), OUT(int, v)) { v[0] = a[0]; }
 KERNEL(subject";

@@ -12,13 +12,6 @@
 // A block is a pointer to bytes, or a Staged.
 struct Run { uint q[4]; float d, m; };
 
-// Pieces of blocks of 32 weights in 24 bytes: the threadgroup memory of Apple's GPUs has no room for stages of whole ones.
-#if defined(GPU_METAL)
-#define LONG_PIECES 2
-#else
-#define LONG_PIECES 1
-#endif
-
 // Bytes in threadgroup memory: `base` is aligned to 16, and 16 bytes after those that are asked for may be read.
 struct Staged { const THREADGROUP uchar* base; uint at; };
 FN Staged operator+(Staged s, uint n) { s.at += n; return s; }
@@ -151,16 +144,15 @@ struct format_q5_0 {
 
 // f16 d, m; 32 fifth bits; 16 bytes as in q4_0. w = d * q + m
 struct format_q5_1 {
-  enum { BLOCK = 32, BYTES = 24, PIECES = LONG_PIECES, RUNS = 2 / PIECES, HAS_MIN = 1 };
-  FN uint index_of(uint piece, uint part) { return piece + part; }
-  FN uint piece_of(uint run) { return PIECES == 2 ? run : 0; }
-  FN uint part_of(uint run) { return PIECES == 2 ? 0 : run; }
-  template <typename P> FN Run run(P b, uint piece, uint part) {
-    const uint index = index_of(piece, part);
+  enum { BLOCK = 32, BYTES = 24, PIECES = 1, RUNS = 2, HAS_MIN = 1 };
+  FN uint index_of(uint, uint part) { return part; }
+  FN uint piece_of(uint) { return 0; }
+  FN uint part_of(uint run) { return run; }
+  template <typename P> FN Run run(P b, uint, uint part) {
     Run r;
     const uint2 head = load_u64(b);
-    take_bits(Bytes16<8>::at(b + 8), 4 * index, 0x0f0f0f0fu, r.q);
-    add_fifth_bits(head.y >> (16 * index), r.q);
+    take_bits(Bytes16<8>::at(b + 8), 4 * part, 0x0f0f0f0fu, r.q);
+    add_fifth_bits(head.y >> (16 * part), r.q);
     r.d = low_half(head.x);
     r.m = -high_half(head.x);
     return r;

@@ -7,7 +7,7 @@
 // The activations are 16-bit integers, of each 32 values x = scale * q, kept as signed bytes
 // q = 256 * high + low, so that the products with the quants of weights are exact.
 #if defined(GPU_METAL)
-enum { SIMDS = 4, WIDTH = 8192, WIDE = 8192 };  // all threadgroup memory is 32 KB
+enum { SIMDS = 4, WIDTH = 6144, WIDE = 6144 };  // all threadgroup memory is 32 KB
 #else
 enum { SIMDS = 16, WIDTH = 8192, WIDE = 16384 };
 #endif
@@ -137,7 +137,7 @@ FN Factors factors_of(WeightAt w, uint row, uint columns, uint block) {
 }
 struct format_mlx {
   // No pieces of 32 bytes, so that threadgroup memory holds all stages.
-  enum { BLOCK = 32, BYTES = 4 * MLX_BITS, PIECES = MLX_BITS == 8 ? 2 : MLX_BITS == 6 ? LONG_PIECES : 1, RUNS = 2 / PIECES };
+  enum { BLOCK = 32, BYTES = 4 * MLX_BITS, PIECES = MLX_BITS == 8 ? 2 : 1, RUNS = 2 / PIECES };
   FN uint index_of(uint piece, uint part) { return piece + part; }
   FN uint piece_of(uint run) { return PIECES == 2 ? run : 0; }
   FN uint part_of(uint run) { return PIECES == 2 ? 0 : run; }

@@ -17,8 +17,10 @@ use crate::{
 
 /// Columns of activations that every kernel takes, as `WIDTH` of the text.
 pub(in crate::ops) const WIDTH: usize = 8192;
-/// Columns that `_wide` kernels take, as `WIDE` of the text; on Apple GPUs no more than [`WIDTH`].
+/// Columns that `_wide` kernels take, as `WIDE` of the text.
 pub(in crate::ops) const WIDE: usize = 16_384;
+/// Columns that any kernel takes on Apple's GPUs, as both of the text there.
+const METAL_WIDTH: usize = 6144;
 
 /// The norm of a text's parameter block.
 #[repr(C)]
@@ -57,7 +59,7 @@ impl<'a> StreamInput<'a> {
             LayerInput::Normed { rows, weight, params, normed } => (rows, Some((weight, params)), normed),
         };
         let columns = row.shape().last().copied().unwrap_or(0);
-        let limit = if device.info().backend == BackendKind::Metal { WIDTH } else { width };
+        let limit = if device.info().backend == BackendKind::Metal { METAL_WIDTH } else { width };
         let rows = row.shape().iter().rev().skip(1).product::<usize>();
         let aligned = |buffer: &MlxBuffer| buffer.byte_offset().is_multiple_of(16);
         let fits = applies(rows, columns, limit, weights.iter().map(|weight| weight.encoding()))

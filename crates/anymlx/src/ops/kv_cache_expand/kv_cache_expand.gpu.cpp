@@ -11,7 +11,7 @@ FN float4 weights_of(Run r, uint word) {
   return make_float4(fma(r.d, q.x, -r.m), fma(r.d, q.y, -r.m), fma(r.d, q.z, -r.m), fma(r.d, q.w, -r.m));
 }
 
-FN uint two_f16(float low, float high) { return uint(gpu_f32_to_f16(low)) | uint(gpu_f32_to_f16(high)) << 16; }
+FN uint two_f16(float low, float high) { return gpu_f16_bits(low) | gpu_f16_bits(high) << 16; }
 
 FN void store_four(DEVICE f16* to, float4 v) {
   st(to, v.x);

@@ -15,13 +15,13 @@ FN void unpack(MlxRow w, THREADGROUP uchar* tile, PanelBlock p, bool inside, uin
   UNROLL
   for (uint i = 0; i < 8; i++) v[i] = v[i] * unit;
   UNROLL
-  for (uint half = 0; half < 2; half++)
-    store_run(tile, in_tile, 2 * run + half, eight_bf16(v[4 * half], v[4 * half + 1]),
-              eight_bf16(v[4 * half + 2], v[4 * half + 3]));
+  for (uint part = 0; part < 2; part++)
+    store_run(tile, in_tile, 2 * run + part, eight_bf16(v[4 * part], v[4 * part + 1]),
+              eight_bf16(v[4 * part + 2], v[4 * part + 3]));
 #else
   const MlxRun r = mlx_run(w, of_row);
   UNROLL
-  for (uint half = 0; half < 2; half++) store_weights(tile, in_tile, 2 * run + half, r.q + 4 * half, r.factors.d[half], r.factors.m[half]);
+  for (uint part = 0; part < 2; part++) store_weights(tile, in_tile, 2 * run + part, r.q + 4 * part, r.factors.d[part], r.factors.m[part]);
 #endif
 }
 

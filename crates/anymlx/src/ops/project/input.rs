@@ -11,10 +11,10 @@ use crate::{
 /// The input of one or more projections.
 ///
 /// [`MatmulInput::quantized`] is here a place for the 8-bit form, which the operation makes when it needs it: with as
-/// many rows as there are values in one step, with twice as many in two
-/// ([`quantize_activations_refined`]). That there is one says that the input may be rounded, also to other forms: see
-/// [`rounds_activations`](crate::ops::rounds_activations). What intermediate buffers hold afterwards is not specified: kernels that norm and
-/// quantise what they read leave them alone.
+/// many rows as there are values in one step, with twice as many in two ([`quantize_activations_refined`]). That
+/// there is one says that the input may be rounded, also to other forms: see
+/// [`rounds_activations`](crate::ops::rounds_activations). What intermediate buffers hold afterwards is not
+/// specified: kernels that norm and quantise what they read leave them alone.
 #[derive(Debug, Clone, Copy)]
 pub enum LayerInput<'a> {
     /// The rows as they are.
