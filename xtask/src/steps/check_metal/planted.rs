@@ -93,6 +93,12 @@ pub(super) const MISTAKES: &[Mistake] = &[
         "two parameters",
     ),
     mistake("more arguments than KERNEL takes", KERNEL, ARGUMENTS_22, "error:"),
+    mistake(
+        "more threadgroup memory than Apple's GPUs have",
+        KERNEL,
+        "LARGE_SHARED_SIZE(subject, 32768)\nKERNEL(subject",
+        "32 KB of threadgroup memory",
+    ),
 ];
 
 const BUFFERS_32: &str = "kernel void many(

@@ -13,7 +13,8 @@ use anymlx_formats::{
 
 /// The tables of an encoding in the dialect, each with a macro that says that it is there; empty for most.
 ///
-/// `levels` has the values of four-bit codes, as the macros `LEVELS_0` to `LEVELS_3` have them as bytes; `grid` has points, four signed bytes to a word.
+/// `levels` has the values of four-bit codes, which the macros `LEVELS_0` to `LEVELS_3` have as bytes; `grid` has points, four
+/// signed bytes to a word.
 pub(crate) fn text(encoding: TensorType) -> String {
     match encoding {
         TensorType::Quantized(QuantType::IQ4_NL | QuantType::IQ4_XS) => levels(&IQ4_LEVELS),
