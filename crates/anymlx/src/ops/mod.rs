@@ -11,6 +11,20 @@ macro_rules! gpu_text {
     };
 }
 
+/// The [`StreamTexts`](gpu::stream::StreamTexts) of an operation with a folder of its own.
+macro_rules! stream_texts {
+    ($($own:literal),+) => {
+        crate::ops::gpu::stream::StreamTexts {
+            blocks: gpu_text!(
+                "../gpu/codes.h", "../gpu/quant.h", "../gpu/quant_codebook.h", "../gpu/activation.h", "../gpu/stream.h", $($own),+
+            ),
+            mlx: gpu_text!(
+                "../gpu/codes.h", "../gpu/quant.h", "../gpu/mlx.h", "../gpu/activation.h", "../gpu/stream.h", $($own),+
+            ),
+        }
+    };
+}
+
 pub mod add_rms_norm;
 pub mod argmax;
 pub mod attention;

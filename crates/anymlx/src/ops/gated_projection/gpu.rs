@@ -13,23 +13,7 @@ use crate::{
     read, write,
 };
 
-pub(in crate::ops) const GPU: &str = gpu_text!(
-    "../gpu/codes.h",
-    "../gpu/quant.h",
-    "../gpu/quant_codebook.h",
-    "../gpu/activation.h",
-    "../gpu/stream.h",
-    "gated_projection.gpu.cpp"
-);
-/// For weights in MLX's layout.
-pub(in crate::ops) const MLX: &str = gpu_text!(
-    "../gpu/codes.h",
-    "../gpu/quant.h",
-    "../gpu/mlx.h",
-    "../gpu/activation.h",
-    "../gpu/stream.h",
-    "gated_projection.gpu.cpp"
-);
+pub(in crate::ops) const TEXTS: stream::StreamTexts = stream_texts!("gated_projection.gpu.cpp");
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -63,7 +47,7 @@ pub(super) fn gated_projection(
         activation: activation as u32,
         groups: launch.groups[0],
     };
-    let kernel = stream::kernel(encoder, "gated_projection", gate.encoding(), "", [GPU, MLX])?;
+    let kernel = stream::kernel(encoder, "gated_projection", gate.encoding(), "", TEXTS)?;
     let mut bindings = vec![read(streamed.row), read(streamed.norm_binding())];
     bindings.extend([gate, up].into_iter().flat_map(stream::weight_bindings));
     bindings.push(write(output));

@@ -160,15 +160,23 @@ pub(in crate::ops) fn launch(encoder: &CommandEncoder, check: Check, pairs: usiz
     Ok(Launch { groups: [check.u32("groups", groups)?, 1, 1], threads_per_group, items: 1, items_per_chunk: 1 })
 }
 
-/// A kernel of one of two texts: for blocks, and for layouts of MLX.
+/// The texts of an operation that streams weights, for the two ways in which they are stored.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::ops) struct StreamTexts {
+    pub(in crate::ops) blocks: &'static str,
+    /// For layouts of MLX.
+    pub(in crate::ops) mlx: &'static str,
+}
+
+/// A kernel of the text for the encoding.
 pub(in crate::ops) fn kernel(
     encoder: &CommandEncoder,
     operation: &'static str,
     element: TensorType,
     variant: &'static str,
-    [blocks, mlx]: [&'static str; 2],
+    texts: StreamTexts,
 ) -> Result<Kernel> {
-    let text = if matches!(element, TensorType::Mlx(_)) { mlx } else { blocks };
+    let text = if matches!(element, TensorType::Mlx(_)) { texts.mlx } else { texts.blocks };
     let key = KernelKey { operation, element, variant };
     launch::gpu_kernel(encoder, Check { operation }, key, text)
 }

@@ -16,32 +16,39 @@ use anymlx_formats::{
 /// `levels` has the values of four-bit codes, which the macros `LEVELS_0` to `LEVELS_3` have as bytes; `grid` has points, four
 /// signed bytes to a word.
 pub(crate) fn text(encoding: TensorType) -> String {
-    match encoding {
-        TensorType::Quantized(QuantType::IQ4_NL | QuantType::IQ4_XS) => levels(&IQ4_LEVELS),
-        TensorType::Quantized(QuantType::MXFP4 | QuantType::NVFP4) => levels(&E2M1_DOUBLED),
-        TensorType::Quantized(QuantType::IQ1_S | QuantType::IQ1_M) => grid(IQ1_GRID.as_flattened()),
-        TensorType::Quantized(QuantType::IQ2_XXS) => grid(IQ2_XXS_GRID.as_flattened()),
-        TensorType::Quantized(QuantType::IQ2_XS) => grid(IQ2_XS_GRID.as_flattened()),
-        TensorType::Quantized(QuantType::IQ2_S) => grid(IQ2_S_GRID.as_flattened()),
-        TensorType::Quantized(QuantType::IQ3_XXS) => grid(IQ3_XXS_GRID.as_flattened()),
-        TensorType::Quantized(QuantType::IQ3_S) => grid(IQ3_S_GRID.as_flattened()),
-        TensorType::Mlx(layout) if matches!(layout.quantization().mode(), Mode::Mxfp4 | Mode::Nvfp4) => {
-            levels(&E2M1_DOUBLED)
-        }
-        _ => String::new(),
+    match Table::of(encoding) {
+        Some(Table::Levels(values)) => levels(values),
+        Some(Table::Grid(bytes)) => grid(bytes),
+        None => String::new(),
     }
 }
 
 /// Whether an encoding has tables.
 pub(crate) fn has_any(encoding: TensorType) -> bool {
-    use QuantType::*;
-    match encoding {
-        TensorType::Quantized(quant) => matches!(
-            quant,
-            IQ1_S | IQ1_M | IQ2_XXS | IQ2_XS | IQ2_S | IQ3_XXS | IQ3_S | IQ4_NL | IQ4_XS | MXFP4 | NVFP4
-        ),
-        TensorType::Mlx(layout) => matches!(layout.quantization().mode(), Mode::Mxfp4 | Mode::Nvfp4),
-        TensorType::Dense(_) => false,
+    Table::of(encoding).is_some()
+}
+
+enum Table {
+    Levels(&'static [i8; 16]),
+    Grid(&'static [i8]),
+}
+
+impl Table {
+    fn of(encoding: TensorType) -> Option<Self> {
+        Some(match encoding {
+            TensorType::Quantized(QuantType::IQ4_NL | QuantType::IQ4_XS) => Self::Levels(&IQ4_LEVELS),
+            TensorType::Quantized(QuantType::MXFP4 | QuantType::NVFP4) => Self::Levels(&E2M1_DOUBLED),
+            TensorType::Quantized(QuantType::IQ1_S | QuantType::IQ1_M) => Self::Grid(IQ1_GRID.as_flattened()),
+            TensorType::Quantized(QuantType::IQ2_XXS) => Self::Grid(IQ2_XXS_GRID.as_flattened()),
+            TensorType::Quantized(QuantType::IQ2_XS) => Self::Grid(IQ2_XS_GRID.as_flattened()),
+            TensorType::Quantized(QuantType::IQ2_S) => Self::Grid(IQ2_S_GRID.as_flattened()),
+            TensorType::Quantized(QuantType::IQ3_XXS) => Self::Grid(IQ3_XXS_GRID.as_flattened()),
+            TensorType::Quantized(QuantType::IQ3_S) => Self::Grid(IQ3_S_GRID.as_flattened()),
+            TensorType::Mlx(layout) if matches!(layout.quantization().mode(), Mode::Mxfp4 | Mode::Nvfp4) => {
+                Self::Levels(&E2M1_DOUBLED)
+            }
+            _ => return None,
+        })
     }
 }
 

@@ -12,23 +12,7 @@ use crate::{
     read, write,
 };
 
-pub(in crate::ops) const GPU: &str = gpu_text!(
-    "../gpu/codes.h",
-    "../gpu/quant.h",
-    "../gpu/quant_codebook.h",
-    "../gpu/activation.h",
-    "../gpu/stream.h",
-    "project.gpu.cpp"
-);
-/// For weights in MLX's layout.
-pub(in crate::ops) const MLX: &str = gpu_text!(
-    "../gpu/codes.h",
-    "../gpu/quant.h",
-    "../gpu/mlx.h",
-    "../gpu/activation.h",
-    "../gpu/stream.h",
-    "project.gpu.cpp"
-);
+pub(in crate::ops) const TEXTS: stream::StreamTexts = stream_texts!("project.gpu.cpp");
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -83,7 +67,7 @@ fn record(
     let pairs = projections.iter().map(|projection| projection.weight.rows().div_ceil(2)).sum();
     let launch = stream::launch(encoder, check, pairs)?;
     let block = Block { norm: input.norm_block(check)?, rows, has_bias, groups: launch.groups[0] };
-    let kernel = stream::kernel(encoder, "project", projections[0].weight.encoding(), variant, [GPU, MLX])?;
+    let kernel = stream::kernel(encoder, "project", projections[0].weight.encoding(), variant, TEXTS)?;
     let mut bindings = vec![read(input.row), read(input.norm_binding())];
     bindings.extend(projections.iter().flat_map(|projection| stream::weight_bindings(projection.weight)));
     bindings.extend(projections.iter().map(|projection| read(projection.bias.unwrap_or(input.row))));

@@ -12,23 +12,7 @@ use crate::{
     read, read_write,
 };
 
-pub(in crate::ops) const GPU: &str = gpu_text!(
-    "../gpu/codes.h",
-    "../gpu/quant.h",
-    "../gpu/quant_codebook.h",
-    "../gpu/activation.h",
-    "../gpu/stream.h",
-    "project_add.gpu.cpp"
-);
-/// For weights in MLX's layout.
-pub(in crate::ops) const MLX: &str = gpu_text!(
-    "../gpu/codes.h",
-    "../gpu/quant.h",
-    "../gpu/mlx.h",
-    "../gpu/activation.h",
-    "../gpu/stream.h",
-    "project_add.gpu.cpp"
-);
+pub(in crate::ops) const TEXTS: stream::StreamTexts = stream_texts!("project_add.gpu.cpp");
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -68,7 +52,7 @@ pub(super) fn project_add(
         has_bias: u32::from(projection.bias.is_some()),
         groups: launch.groups[0],
     };
-    let kernel = stream::kernel(encoder, "project_add", projection.weight.encoding(), variant, [GPU, MLX])?;
+    let kernel = stream::kernel(encoder, "project_add", projection.weight.encoding(), variant, TEXTS)?;
     let bias = projection.bias.unwrap_or(streamed.row);
     let mut bindings = vec![read(streamed.row)];
     bindings.extend(stream::weight_bindings(projection.weight));

@@ -14,25 +14,7 @@ use crate::{
     read, read_write, write,
 };
 
-pub(in crate::ops) const GPU: &str = gpu_text!(
-    "../gpu/codes.h",
-    "../gpu/quant.h",
-    "../gpu/quant_codebook.h",
-    "../gpu/activation.h",
-    "../gpu/stream.h",
-    "../gpu/angle.h",
-    "project_and_cache.gpu.cpp"
-);
-/// For weights in MLX's layout.
-pub(in crate::ops) const MLX: &str = gpu_text!(
-    "../gpu/codes.h",
-    "../gpu/quant.h",
-    "../gpu/mlx.h",
-    "../gpu/activation.h",
-    "../gpu/stream.h",
-    "../gpu/angle.h",
-    "project_and_cache.gpu.cpp"
-);
+pub(in crate::ops) const TEXTS: stream::StreamTexts = stream_texts!("../gpu/angle.h", "project_and_cache.gpu.cpp");
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -86,7 +68,7 @@ pub(super) fn project_and_cache(encoder: &mut CommandEncoder, operands: &Project
         Third::Q6K => "q6_k",
         Third::Q8_0 => "q8_0",
     };
-    let kernel = stream::kernel(encoder, "project_and_cache", weights[0].encoding(), variant, [GPU, MLX])?;
+    let kernel = stream::kernel(encoder, "project_and_cache", weights[0].encoding(), variant, TEXTS)?;
     let mut bindings = vec![read(streamed.row), read(streamed.norm_binding())];
     bindings.extend(weights.iter().flat_map(|weight| stream::weight_bindings(weight)));
     bindings.extend(projections.iter().map(|projection| read(projection.bias.unwrap_or(streamed.row))));
