@@ -453,7 +453,7 @@ def tokenizer_json_seeds():
     yield "valid-regex-endless", seed(bpe, pre_tokenizer={**split, "pattern": {"Regex": "(.*.*.*)*(?=x)(?!x)"}}, post_processor=around)
     yield "broken-unknown", seed({**unigram, "unk_id": 99})
     yield "broken-charsmap", seed(unigram, normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"})
-    # A table of 2.5 GB in a map of seven bytes
+    # A table of 3.2 GB in a map of seven bytes
     yield "broken-charsmap-size", seed(unigram, normalizer={"type": "Precompiled", "precompiled_charsmap": "AAinvertAA=="})
     small = base64.b64encode(struct.pack("<I", 1024) + bytes(1024) + b"a\0").decode()
     yield "valid-charsmap", seed(unigram, normalizer={"type": "Precompiled", "precompiled_charsmap": small})

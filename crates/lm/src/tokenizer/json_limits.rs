@@ -22,8 +22,8 @@ struct File {
 /// Refuses what is no JSON, tables that are larger than what the file has of them, and patterns that grow when they are
 /// compiled.
 pub(super) fn check(json: &[u8]) -> Result<(), TokenizerError> {
-    let refuse = |reason: &str| TokenizerError::vocabulary(format!("`tokenizer.json`: {}", excerpt(reason)));
-    let file: File = serde_json::from_slice(json).map_err(|error| refuse(&error.to_string()))?;
+    let refuse = |reason: &str| TokenizerError::vocabulary(format!("`tokenizer.json`: {reason}"));
+    let file: File = serde_json::from_slice(json).map_err(|error| refuse(&excerpt(&error.to_string())))?;
     let mut weight = 0;
     for part in [&file.normalizer, &file.pre_tokenizer, &file.decoder].into_iter().flatten() {
         check_part(part, &mut weight).map_err(|reason| refuse(&reason))?;
@@ -171,6 +171,15 @@ mod tests {
         assert_eq!(pattern_weight(r"((a{99999999999999999999999}){9}"), u64::MAX);
         assert_eq!(pattern_weight(r"(?ix) a {3}"), u64::MAX);
         assert_eq!(pattern_weight(")]}\\"), 3);
+    }
+
+    #[test]
+    fn what_is_refused_is_named_whole() {
+        let json = br#"{"normalizer":{"type":"Precompiled","precompiled_charsmap":"AAinvertAA=="}}"#;
+        let error = check(json).unwrap_err().to_string();
+        assert!(error.contains("names a table of 3181840384 bytes and has 9"), "{error}");
+        let error = check(br#"{"decoder":[{"Regex":"(?<!a{999}){999}"}]}"#).unwrap_err().to_string();
+        assert!(error.contains("fewer or smaller repetitions are needed"), "{error}");
     }
 
     #[test]
